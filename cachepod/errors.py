@@ -1,0 +1,182 @@
+"""
+The errors that cachepod raises on purpose, each with the exit code of the command line.
+
+Every one is a noun with fields; ``str(error)`` is one sentence for a user, and ``hint`` says what
+to do next. Anything that is not a :class:`CachepodError` is a bug.
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_MISS = 3
+EXIT_PARTIAL = 4
+EXIT_UNREACHABLE = 5
+EXIT_DAMAGED = 6
+EXIT_NO_SPACE = 7
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+
+def human_bytes(count: float) -> str:
+    """*count* bytes for a reader, in powers of 1000 as disks are sold: ``2.6 GB``."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 999.5 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+class CachepodError(Exception):
+    """Base of all; *message* is one sentence without a full stop, *hint* what to do next."""
+
+    exit_code = EXIT_FAILURE
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageProblem(CachepodError):
+    """What was asked for makes no sense: options, configuration, requirements."""
+
+    exit_code = EXIT_USAGE
+
+
+class ConfigurationProblem(UsageProblem):
+    """A configuration file says something that cannot be; *where* is ``FILE:LINE``."""
+
+    def __init__(self, where: str, problem: str, *, hint: str = "") -> None:
+        super().__init__(f"{where}: {problem}", hint=hint)
+        self.where = where
+        self.problem = problem
+
+
+class Miss(CachepodError):
+    """No snapshot can be used for *key*; *why* tells the reader of a log."""
+
+    exit_code = EXIT_MISS
+
+    def __init__(self, key: str, why: str = "no snapshot of this key", *, hint: str = "") -> None:
+        super().__init__(f"{key}: {why}", hint=hint)
+        self.key = key
+        self.why = why
+
+
+class NewerFormat(Miss):
+    """The object was written by a later cachepod; to this one it is a miss."""
+
+    def __init__(self, name: str, version: int, known: int) -> None:
+        super().__init__(
+            name,
+            f"format {version} is newer than this cachepod understands ({known})",
+            hint="update cachepod in the image",
+        )
+        self.name = name
+        self.version = version
+
+
+class StoreUnreachable(CachepodError):
+    """The store *url* did not answer, or refused."""
+
+    exit_code = EXIT_UNREACHABLE
+
+    def __init__(self, url: str, why: str, *, hint: str = "") -> None:
+        super().__init__(f"store {url}: {why}", hint=hint)
+        self.url = url
+        self.why = why
+
+
+class ObjectMissing(CachepodError):
+    """The store has no object *name*; a pruned snapshot looks like this."""
+
+    exit_code = EXIT_DAMAGED
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not in the store")
+        self.name = name
+
+
+class CorruptObject(CachepodError):
+    """The stored bytes of *name* are not what was written."""
+
+    exit_code = EXIT_DAMAGED
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name} is damaged: {why}")
+        self.name = name
+        self.why = why
+
+
+class NotEnoughSpace(CachepodError):
+    """*path* has *free* bytes, *needed* are wanted."""
+
+    exit_code = EXIT_NO_SPACE
+
+    def __init__(self, path: str, needed: int, free: int, *, hint: str = "") -> None:
+        super().__init__(
+            f"{path}: {human_bytes(needed)} are needed, {human_bytes(free)} are free", hint=hint
+        )
+        self.path = path
+        self.needed = needed
+        self.free = free
+
+
+class SpaceExhausted(CachepodError):
+    """A write to *path* met ENOSPC or EDQUOT."""
+
+    exit_code = EXIT_NO_SPACE
+
+    def __init__(self, path: str, why: str, *, hint: str = "") -> None:
+        super().__init__(f"{path}: {why}", hint=hint)
+        self.path = path
+        self.why = why
+
+
+class ForeignDirectory(CachepodError):
+    """*path* holds files that cachepod did not put there, and is left alone."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} is not empty and was not made by cachepod",
+            hint="give another --prefix, empty it, or replace it with --force",
+        )
+        self.path = path
+
+
+class TreeChanged(CachepodError):
+    """*path* changed while it was read; no snapshot is made of a moving target."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} changed while it was read", hint="publish when nothing writes there"
+        )
+        self.path = path
+
+
+class TreeUnreadable(CachepodError):
+    """*path* cannot be read or written on this machine's own disk."""
+
+    def __init__(self, path: str, why: str, *, hint: str = "") -> None:
+        super().__init__(f"{path}: {why}", hint=hint)
+        self.path = path
+        self.why = why
+
+
+class InstallFailed(CachepodError):
+    """The package installer gave up; its own words are in *output*."""
+
+    def __init__(self, why: str, *, output: str = "", hint: str = "") -> None:
+        super().__init__(why, hint=hint)
+        self.output = output
+
+
+class CheckFailed(CachepodError):
+    """The environment is there but *module* cannot be imported in it."""
+
+    def __init__(self, module: str, why: str) -> None:
+        super().__init__(f"import {module} fails in the environment: {why}")
+        self.module = module
+        self.why = why

@@ -1,0 +1,84 @@
+"""
+The state directory ``.cachepod/`` in the root of every tree that cachepod made.
+
+::
+
+    .cachepod/
+      stamp.json    state and key; written last, atomically
+      manifest      the manifest of the snapshot that the tree holds, as the store has it
+      index         inode and ctime of every regular file, to see later what was touched
+
+It is never captured by a publish. Its presence is what tells a tree of ours from a foreign one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+
+STATE_DIRECTORY = ".cachepod"
+_STAMP = "stamp.json"
+_LIMIT = 64 * 1024
+
+
+class State(str, Enum):
+    """How far a tree has come."""
+
+    COMPLETE = "complete"  # holds exactly the snapshot of the key
+    PARTIAL = "partial"  # holds a relative's snapshot; an install must top it up
+    INSTALLING = "installing"  # an installer is at work, or died at it
+    INSTALLED = "installed"  # installed for the key, not yet published
+    FILLING = "filling"  # a restore fills it in place, or died at it
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """
+    What a tree is.
+
+    Args:
+        state: How far it has come.
+
+        key: The key it was made for.
+
+        tree: Its name in the snapshot, ``env`` for the environment.
+
+        manifest: Hex digest of the manifest it holds, empty where it holds none.
+    """
+
+    state: State
+    key: str
+    tree: str
+    manifest: str = ""
+
+
+def state_directory(root: Path) -> Path:
+    """Where the state of the tree at *root* lies."""
+    return root / STATE_DIRECTORY
+
+
+def read_stamp(root: Path) -> Stamp | None:
+    """The stamp of the tree at *root*; None if there is none or it cannot be understood."""
+    try:
+        with open(state_directory(root) / _STAMP, "rb") as file:
+            value = json.loads(file.read(_LIMIT))
+        return Stamp(
+            state=State(value["state"]),
+            key=str(value["key"]),
+            tree=str(value["tree"]),
+            manifest=str(value["manifest"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_stamp(root: Path, stamp: Stamp) -> None:
+    """Replace the stamp of the tree at *root*, atomically; OSError as the file system has it."""
+    directory = state_directory(root)
+    directory.mkdir(exist_ok=True)
+    temporary = directory / f"{_STAMP}.{os.getpid()}"
+    temporary.write_text(json.dumps(asdict(stamp)) + "\n", encoding="ascii")
+    os.replace(temporary, directory / _STAMP)

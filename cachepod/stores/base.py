@@ -1,0 +1,155 @@
+"""
+What a store is: named immutable objects. It knows nothing of packs or manifests.
+
+Types grant power: a restore takes a :class:`Store` and cannot write or delete.
+The protocols are small enough that a wrapper writes out every method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from cachepod.errors import ObjectMissing
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One object of a listing: its *name*, *size* in bytes, *modified* in seconds since 1970."""
+
+    name: str
+    size: int
+    modified: float
+
+
+@runtime_checkable
+class Store(Protocol):
+    """
+    Read access.
+
+    Every method may raise StoreUnreachable (the service or volume failed; worth trying again
+    later), and all but :meth:`list` ObjectMissing. Threads may share one instance.
+    """
+
+    @property
+    def url(self) -> str:
+        """How a user names this store, without credentials."""
+        ...
+
+    @property
+    def parallel_reads(self) -> int:
+        """How many reads in flight this store rewards beyond one a core; 0 for a local disk."""
+        ...
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        """
+        A whole object of at most *limit* bytes.
+
+        Raises:
+            CorruptObject: It is larger than *limit*.
+        """
+        ...
+
+    def read_range(self, name: str, offset: int, into: memoryview) -> None:
+        """
+        Fill *into* from byte *offset* on.
+
+        Raises:
+            CorruptObject: The object ends before *into* is full.
+        """
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes of the object; also the way to ask whether it is there."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """
+        Objects whose name starts with *prefix* + ``/``, in no particular order.
+
+        Temporary objects of writers at work are not shown. An object that vanishes meanwhile may
+        or may not be listed.
+        """
+        ...
+
+
+class Writer(Protocol):
+    """
+    One object being written; nobody sees it before :meth:`commit`.
+
+    As a context manager it aborts unless it was committed.
+    """
+
+    def write(self, data: Buffer) -> None:
+        """
+        Append *data*.
+
+        Raises:
+            SpaceExhausted: ENOSPC or EDQUOT.
+
+            StoreUnreachable: Any other failure of the store.
+        """
+        ...
+
+    def commit(self) -> bool:
+        """
+        Make the object durable and visible, all at once.
+
+        Returns:
+            False if another object of this name was there first; that one stays as it is.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Forget what was written; harmless after a commit."""
+        ...
+
+    def __enter__(self) -> Writer: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+@runtime_checkable
+class WriteStore(Store, Protocol):
+    """Read and write access; what a publish takes."""
+
+    def create(self, name: str) -> Writer:
+        """Begin an object; it is written once and never changed."""
+        ...
+
+    def move(self, name: str, to: str) -> None:
+        """
+        Give an object another name; an object at *to* is replaced.
+
+        On a service without a rename this is copy, then delete.
+        """
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object; no error if it is gone already."""
+        ...
+
+
+def exists(store: Store, name: str) -> bool:
+    """Whether *store* has an object *name*."""
+    try:
+        store.size(name)
+    except ObjectMissing:
+        return False
+    return True
+
+
+def put(store: WriteStore, name: str, data: Buffer) -> bool:
+    """Write one small object whole; False if one of this name was there first."""
+    with store.create(name) as writer:
+        writer.write(data)
+        return writer.commit()
