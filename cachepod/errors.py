@@ -79,14 +79,15 @@ class NewerFormat(Miss):
 
 
 class StoreUnreachable(CachepodError):
-    """The store *url* did not answer, or refused."""
+    """The store *url* did not answer, or refused; *transient* if trying again may well help."""
 
     exit_code = EXIT_UNREACHABLE
 
-    def __init__(self, url: str, why: str, *, hint: str = "") -> None:
+    def __init__(self, url: str, why: str, *, hint: str = "", transient: bool = False) -> None:
         super().__init__(f"store {url}: {why}", hint=hint)
         self.url = url
         self.why = why
+        self.transient = transient
 
 
 class ObjectMissing(CachepodError):

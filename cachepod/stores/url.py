@@ -1,0 +1,92 @@
+"""From what a user writes to a store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from cachepod.errors import UsageProblem
+from cachepod.stores.base import WriteStore
+from cachepod.stores.local import LocalStore
+from cachepod.stores.mounts import mount_at, mounts
+from cachepod.stores.wrappers import Retrying
+
+VOLUMES = ("/runpod-volume", "/workspace")
+
+
+def open_store(url: str) -> WriteStore:
+    """
+    The store that *url* names; nothing is read or written yet.
+
+    Args:
+        url: A directory, absolute or from the working directory on, or ``file:///directory``.
+
+    Raises:
+        UsageProblem: It names no store that this version knows.
+    """
+    return Retrying(LocalStore(directory_of(url)))
+
+
+def directory_of(url: str) -> Path:
+    """
+    The absolute directory that *url* names.
+
+    Raises:
+        UsageProblem: It names none.
+    """
+    if not url or "\0" in url:
+        raise UsageProblem(f"{url!r} is not a store", hint="give a directory or file:///directory")
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        return Path(os.path.abspath(os.path.expanduser(url)))
+    if scheme.lower() == "s3":
+        raise UsageProblem(
+            f"{url}: this version of cachepod keeps snapshots in directories, not in S3",
+            hint="give a directory on a mounted volume",
+        )
+    if scheme.lower() != "file":
+        raise UsageProblem(
+            f"{url}: no kind of store is called {scheme}://",
+            hint="give a directory or file:///directory",
+        )
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not parts.path:
+        raise UsageProblem(
+            f"{url} is not of the form file:///directory",
+            hint="three slashes; write ? and # in a name as %3F and %23",
+        )
+    directory = unquote(parts.path)
+    if "\0" in directory:
+        raise UsageProblem(f"{url!r} is not a store", hint="give a directory or file:///directory")
+    return Path(os.path.abspath(directory))
+
+
+def default_store_url(environ: Mapping[str, str]) -> str:
+    """
+    The store where none is configured: on a mounted volume if there is one.
+
+    The table of mounts decides, for the environment variables that announce a volume are not
+    always set, and the directory exists in many an image without a volume on it.
+
+    Args:
+        environ: The environment's variables.
+
+    Raises:
+        UsageProblem: There is no volume and no home directory either.
+    """
+    table = mounts()
+    for volume in VOLUMES:
+        if mount_at(volume, table):
+            return f"{volume}/cachepod"
+    cache = environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(cache):  # as the XDG base directory specification asks for
+        home = environ.get("HOME") or os.path.expanduser("~")
+        if not os.path.isabs(home):
+            raise UsageProblem(
+                "there is no volume and no home directory to keep snapshots in",
+                hint="name a directory with --store or CACHEPOD_STORE",
+            )
+        cache = os.path.join(home, ".cache")
+    return os.path.join(cache, "cachepod", "store")
