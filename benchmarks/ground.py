@@ -1,0 +1,146 @@
+"""
+Where a counted run writes: on new ground every time.
+
+Deleting a tree and writing it again on one ext4 is many times slower than the first writing, since
+the allocator walks past what was just deleted. So every run gets a file system made for it, on a
+loop device that bypasses the page cache of the disk below; without root, a new directory, and
+nothing is deleted until the end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+_DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+
+
+class Ground(Protocol):
+    """Gives each run a place of its own."""
+
+    @property
+    def kind(self) -> str:
+        """What it is, for the heading of a table."""
+        ...
+
+    def fresh(self) -> AbstractContextManager[Path]:
+        """An empty directory for one run."""
+        ...
+
+
+def drop_caches() -> bool:
+    """Write back and forget the page cache; False where that is not allowed."""
+    os.sync()
+    try:
+        _DROP_CACHES.write_text("3")
+    except OSError:
+        return False
+    return True
+
+
+def _command(*arguments: str) -> str:
+    environ = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
+    done = subprocess.run(arguments, check=True, capture_output=True, env=environ)
+    return done.stdout.decode().strip()
+
+
+class LoopGround:
+    """An ext4 on a loop device, made anew for each run and mounted at the same place."""
+
+    @property
+    def kind(self) -> str:
+        """What it is."""
+        return "a new ext4 on a loop device (direct I/O) for each run"
+
+    def __init__(self, device: str, mount: Path, inodes: int) -> None:
+        self._device = device
+        self._mount = mount
+        self._inodes = inodes
+
+    @contextmanager
+    def fresh(self) -> Iterator[Path]:
+        """Make, mount, hand out, unmount."""
+        # No discard: it would punch holes into the image, and the next run pay for filling them.
+        # No lazy initialisation: a kernel thread would write beside the run.
+        _command(
+            *("mkfs.ext4", "-q", "-F", "-m", "0", "-N", str(self._inodes)),
+            *("-E", "nodiscard,lazy_itable_init=1", self._device),
+        )
+        _command("mount", "-o", "noinit_itable", self._device, str(self._mount))
+        try:
+            yield self._mount
+        finally:
+            _command("umount", str(self._mount))
+
+
+class DirectoryGround:
+    """A new directory for each run; all are deleted at the end, none before."""
+
+    @property
+    def kind(self) -> str:
+        """What it is."""
+        return "a new directory for each run"
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
+
+    @contextmanager
+    def fresh(self) -> Iterator[Path]:
+        """Make and hand out."""
+        yield Path(tempfile.mkdtemp(prefix="run-", dir=self._parent))
+
+
+@contextmanager
+def open_ground(
+    scratch: Path, size: int, *, inodes: int = 500_000, plain: bool = False
+) -> Iterator[Ground]:
+    """
+    The best ground that this user can have below *scratch*; removed at the end.
+
+    Args:
+        scratch: A directory on a disk.
+
+        size: Bytes that one run may need.
+
+        inodes: Files that one run may need.
+
+        plain: Directories even where loop devices could be had.
+    """
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="ground-", dir=scratch))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        # A benchmark that is told to stop still unmounts and detaches what it made.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        ground: Ground | None = None
+        if not plain and os.geteuid() == 0:
+            try:
+                ground = _open_loop(stack, folder, size, inodes)
+            except (OSError, subprocess.CalledProcessError) as error:
+                print(f"no loop device here ({error}): using directories", file=sys.stderr)
+        yield ground or DirectoryGround(folder)
+
+
+def _open_loop(stack: ExitStack, folder: Path, size: int, inodes: int) -> LoopGround:
+    image, mount = folder / "image", folder / "mount"
+    mount.mkdir()
+    # Two blocks of 4 KiB a file at most beyond its bytes, the inode tables, the journal.
+    blocks = (size + inodes * 512 + (1 << 29)) >> 24
+    # Written, not merely allocated, so that the first run meets the same image as the last.
+    _command(
+        *("dd", "if=/dev/zero", f"of={image}", "bs=16M", f"count={blocks + 1}"),
+        *("oflag=direct", "status=none"),
+    )
+    device = _command("losetup", "--direct-io=on", "--find", "--show", str(image))
+    stack.callback(_command, "losetup", "--detach", device)
+    ground = LoopGround(device, mount, inodes)
+    with ground.fresh():
+        pass
+    return ground

@@ -1,0 +1,238 @@
+"""
+Running a command and seeing what it cost; tables and JSON of the results.
+
+What is measured is always a whole child process, as a container would start it: wall time, CPU
+time (user + sys) of it and of all that it waited for, and the peak resident size of the largest of
+those processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class CommandFailed(Exception):
+    """A measured command ended with another exit code than the expected ones."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """
+    What one run took.
+
+    Args:
+        seconds: Wall time.
+
+        cpu: CPU seconds, user and system, of the process and its children.
+
+        peak: Peak resident bytes of the largest process. The kernel counts from the fork on, so
+            that it is never less than the size of the benchmark itself, some 20 MB.
+
+        code: Exit code.
+
+        output: What it wrote to its standard output.
+    """
+
+    seconds: float
+    cpu: float
+    peak: int
+    code: int
+    output: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The JSON document that a ``--json`` command printed; empty if it printed none."""
+        try:
+            value = json.loads(self.output)
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds by phase, out of :attr:`report`."""
+        phases = self.report.get("phases", {})
+        return {str(name): float(value) for name, value in phases.items()}
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    codes: Sequence[int] = (0,),
+    quiet: bool = True,
+) -> Cost:
+    """
+    Run *command* and measure it.
+
+    Args:
+        command: Program and arguments.
+
+        environ: Added to this process's own environment.
+
+        cwd: Where it runs.
+
+        codes: Exit codes that are as they should be.
+
+        quiet: Keep its standard error back unless it fails; else let it through.
+
+    Raises:
+        CommandFailed: Another exit code; the message holds the end of its standard error.
+    """
+    arguments = [str(part) for part in command]
+    with tempfile.TemporaryFile("w+b") as out, tempfile.TemporaryFile("w+b") as err:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err if quiet else None,
+            cwd=cwd,
+            env={**_clean_environment(), **(environ or {})},
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        output = out.read().decode(errors="replace")
+        if process.returncode not in codes:
+            err.seek(0)
+            said = err.read().decode(errors="replace")[-2000:]
+            raise CommandFailed(f"{' '.join(arguments)}\nexit code {process.returncode}\n{said}")
+    return Cost(
+        seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, process.returncode, output
+    )
+
+
+def pipeline(script: str, *arguments: str | Path) -> list[str]:
+    """The command that runs a shell *script* with *arguments* as ``$1``, ``$2``, ..."""
+    return ["bash", "-o", "pipefail", "-c", script, "bash", *map(str, arguments)]
+
+
+def _clean_environment() -> dict[str, str]:
+    """This process's environment, without what would change how a Python child behaves."""
+    dropped = {"PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONPATH", "PYTHONHOME"}
+    return {name: value for name, value in os.environ.items() if name not in dropped}
+
+
+def find_tool(name: str) -> str | None:
+    """The command *name* that belongs to the interpreter at work, else the first on the PATH."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else shutil.which(name)
+
+
+def cachepod() -> str:
+    """The command that is measured."""
+    found = find_tool("cachepod")
+    if not found:
+        raise SystemExit("cachepod is not installed beside this interpreter: pip install -e .")
+    return found
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def median(values: Sequence[float]) -> float:
+    """The median; NaN of nothing."""
+    return statistics.median(values) if values else float("nan")
+
+
+def spread(values: Sequence[float]) -> str:
+    """``3.4-4.1``: the range that a reader should keep in mind beside a median."""
+    return f"{min(values):.2f}-{max(values):.2f}" if values else ""
+
+
+def rotated(items: Sequence[Any], by: int) -> list[Any]:
+    """*items*, begun at another one each round, so that none always follows the same."""
+    if not items:
+        return []
+    by %= len(items)
+    return [*items[by:], *items[:by]]
+
+
+def tree_size(root: Path) -> tuple[int, int]:
+    """Regular files below *root*, and their bytes."""
+    files = size = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            status = os.lstat(os.path.join(folder, name))
+            if status.st_mode & 0o170000 == 0o100000:
+                files += 1
+                size += status.st_size
+    return files, size
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are aligned for a terminal, too."""
+    grid = [[cell.replace("|", "\\|") for cell in row] for row in (headings, *rows)]
+    widths = [max(len(row[column]) for row in grid) for column in range(len(headings))]
+
+    def line(row: Sequence[str]) -> str:
+        first, *rest = (
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "| " + " | ".join([first, *rest]) + " |"
+
+    ruler = "| " + " | ".join(
+        "-" * width if not column else "-" * (width - 1) + ":"
+        for column, width in enumerate(widths)
+    )
+    return "\n".join([line(grid[0]), ruler + " |", *map(line, grid[1:])])
+
+
+def _first_line(name: str, option: str) -> str:
+    tool = find_tool(name)
+    if tool is None:
+        return ""
+    done = subprocess.run([tool, option], capture_output=True, text=True, check=False)
+    lines = (done.stdout or done.stderr).splitlines()
+    return lines[0].strip() if lines else ""
+
+
+def machine() -> dict[str, str]:
+    """What the numbers were measured with: hardware, kernel and versions of the tools."""
+    facts = {"kernel": platform.release(), "cores": str(cores())}
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            facts["cpu"] = line.partition(":")[2].strip()
+            break
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemTotal"):
+            facts["memory"] = f"{int(line.split()[1]) / 1e6:.0f} GB"
+            break
+    facts["python"] = platform.python_version()
+    facts["cachepod"] = _first_line("cachepod", "--version")
+    facts["tar"] = _first_line("tar", "--version")
+    facts["zstd"] = _first_line("zstd", "--version").strip("* ")
+    facts["unsquashfs"] = _first_line("unsquashfs", "-version")
+    facts["uv"] = _first_line("uv", "--version")
+    return {name: value for name, value in facts.items() if value}
+
+
+def print_machine(facts: Mapping[str, str]) -> None:
+    """The heading of every benchmark's output."""
+    for name, value in facts.items():
+        print(f"{name:>10}  {value}")
+    print()
+
+
+def write_json(path: Path | None, document: Mapping[str, Any]) -> None:
+    """Write *document* for a program to read, if a *path* was given."""
+    if path is not None:
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
