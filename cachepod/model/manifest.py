@@ -312,6 +312,33 @@ class PackInfo:
 
 
 @dataclass(frozen=True)
+class ChunkTable:
+    """The part of a manifest that a publish needs of its relatives."""
+
+    chunks: Chunks
+    packs: tuple[PackInfo, ...]
+
+    @classmethod
+    def decode(cls, data: bytes, *, name: str) -> ChunkTable:
+        """
+        Parse and check this part of an object, and the digest of the whole.
+
+        Raises:
+            NewerFormat, CorruptObject: As :meth:`Manifest.decode`.
+        """
+        _, block = _open(data, name)
+        try:
+            reader = ColumnReader(block)
+            table = cls(_read_chunks(reader), _read_packs(reader))
+        except MalformedColumns as error:
+            raise CorruptObject(name, str(error)) from error
+        problem = _find_chunk_problem(table.chunks, table.packs)
+        if problem:
+            raise CorruptObject(name, problem)
+        return table
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A snapshot; *digest* is the BLAKE3-256 of its object in hex, empty before it was encoded."""
 
@@ -395,20 +422,11 @@ class Manifest:
 
             CorruptObject: It is damaged, or claims what cannot be.
         """
-        head = _Head.parse(data, name)
-        view = memoryview(data)
-        if len(data) != HEADER.size + head.summary_stored + head.columns_stored:
-            raise CorruptObject(name, "it is cut short or too long")
-        if blake3(view[:48]).update(view[HEADER.size :]).digest() != head.digest:
-            raise CorruptObject(name, "its digest does not match")
-        summary = head.summary(view, name)
-        block = _decompress(
-            view[HEADER.size + head.summary_stored :], head.columns_plain, MAX_MANIFEST_SIZE, name
-        )
+        head, block = _open(data, name)
         try:
             reader = ColumnReader(block)
             manifest = cls(
-                summary=summary,
+                summary=head.summary(memoryview(data), name),
                 entries=_read_entries(reader),
                 extents=Extents(
                     first=reader.numbers("xfst", "I"),
@@ -417,15 +435,7 @@ class Manifest:
                     length=reader.numbers("xlen", "I"),
                     start=reader.numbers("xsta", "I"),
                 ),
-                chunks=Chunks(
-                    pack=reader.numbers("cpck", "I"),
-                    offset=reader.numbers("coff", "I"),
-                    stored=reader.numbers("csto", "I"),
-                    raw=reader.numbers("craw", "I"),
-                    encoding=reader.numbers("cenc", "B"),
-                    ids=reader.raw("c_id"),
-                    checks=reader.raw("cchk"),
-                ),
+                chunks=_read_chunks(reader),
                 packs=_read_packs(reader),
                 digest=head.digest.hex(),
             )
@@ -435,6 +445,11 @@ class Manifest:
         if problem:
             raise CorruptObject(name, problem)
         return manifest
+
+    @staticmethod
+    def digest_of(data: bytes) -> str:
+        """The digest that an object of :meth:`encode` carries, in hex."""
+        return data[HEADER.size - 32 : HEADER.size].hex()
 
     @staticmethod
     def decode_summary(data: bytes, *, name: str) -> Summary:
@@ -488,6 +503,18 @@ class _Head:
             raise CorruptObject(name, f"its summary makes no sense: {error}") from error
 
 
+def _open(data: bytes, name: str) -> tuple[_Head, bytes]:
+    """The head and the decompressed columns of an object, after its digest was checked."""
+    head = _Head.parse(data, name)
+    view = memoryview(data)
+    if len(data) != HEADER.size + head.summary_stored + head.columns_stored:
+        raise CorruptObject(name, "it is cut short or too long")
+    if blake3(view[:48]).update(view[HEADER.size :]).digest() != head.digest:
+        raise CorruptObject(name, "its digest does not match")
+    frame = view[HEADER.size + head.summary_stored :]
+    return head, _decompress(frame, head.columns_plain, MAX_MANIFEST_SIZE, name)
+
+
 def _decompress(frame: memoryview, plain: int, limit: int, name: str) -> bytes:
     """Decode one frame after what it says of its size was believed."""
     if plain > limit:
@@ -521,6 +548,18 @@ def _read_entries(reader: ColumnReader) -> Entries:
             (row, name, values[end - length : end])
             for row, name, length, end in zip(rows, names, lengths, ends, strict=True)
         ),
+    )
+
+
+def _read_chunks(reader: ColumnReader) -> Chunks:
+    return Chunks(
+        pack=reader.numbers("cpck", "I"),
+        offset=reader.numbers("coff", "I"),
+        stored=reader.numbers("csto", "I"),
+        raw=reader.numbers("craw", "I"),
+        encoding=reader.numbers("cenc", "B"),
+        ids=reader.raw("c_id"),
+        checks=reader.raw("cchk"),
     )
 
 

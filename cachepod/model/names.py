@@ -8,6 +8,7 @@ Names of objects in a store, and what may be a name.
       CACHEDIR.TAG                  tells backup programs to look away
       packs/ab/<pack id>            immutable; the id is 32 hex digits, drawn at random
       manifests/<family>/<key>      the write of it is the sole commit point of a publish
+      incoming/                     manifests on their way to replace one of the same key
       damaged/<pack id>             a reader found this pack damaged: take no chunk from it
       trash/                        what was set aside or condemned and is not yet deleted
 
@@ -24,6 +25,7 @@ from cachepod.errors import UsageProblem
 STORE_FORMAT = 1
 FORMAT_OBJECT = "cachepod.json"
 MANIFESTS = "manifests"
+INCOMING = "incoming"
 PACKS = "packs"
 DAMAGED = "damaged"
 TRASH = "trash"

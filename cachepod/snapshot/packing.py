@@ -1,0 +1,185 @@
+"""Chunks into packs: deduplicated, compressed, checked, and appended to the worker's own pack."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import zstandard
+from blake3 import blake3
+from xxhash import xxh3_128_digest
+
+from cachepod.errors import CachepodError
+from cachepod.model.layout import PACK_SIZE, WORTHWHILE
+from cachepod.model.manifest import ChunkTable, Encoding
+from cachepod.model.names import DAMAGED, pack_name
+from cachepod.model.pack import PACK_HEAD, StoredChunk, encode_table
+from cachepod.stores.base import Writer, WriteStore
+
+
+@dataclass
+class Place:
+    """Where a chunk lies, or will: *pack* is empty while a worker still compresses it."""
+
+    id: bytes
+    pack: str = ""
+    offset: int = 0
+    stored: int = 0
+    raw: int = 0
+    encoding: int = Encoding.RAW
+    check: bytes = b""
+
+
+class ChunkIndex:
+    """
+    Chunks by id: those that the store already has, and those of the running publish.
+
+    There is no index in a store; this one is read from the manifests of a family.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, Place] = {}
+        self.pack_sizes: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def learn(self, table: ChunkTable, without: frozenset[str]) -> None:
+        """Take in a manifest's chunks, except those in the packs *without*."""
+        chunks, packs = table.chunks, table.packs
+        self.pack_sizes.update((info.id, info.size) for info in packs if info.id not in without)
+        for row in range(len(chunks)):
+            pack = packs[chunks.pack[row]].id
+            if pack not in without:
+                identity = chunks.id(row)
+                self._places.setdefault(
+                    identity,
+                    Place(
+                        identity,
+                        pack,
+                        chunks.offset[row],
+                        chunks.stored[row],
+                        chunks.raw[row],
+                        chunks.encoding[row],
+                        chunks.check(row),
+                    ),
+                )
+
+    def find(self, identity: bytes) -> Place | None:
+        """The place of a chunk, if it is known."""
+        return self._places.get(identity)
+
+    def claim(self, identity: bytes) -> tuple[Place, bool]:
+        """
+        The place of a chunk, and whether the caller must store it.
+
+        The first to ask for an unknown chunk gets a new place to fill.
+        """
+        with self._lock:
+            place = self._places.get(identity)
+            if place is not None:
+                return place, False
+            place = self._places[identity] = Place(identity)
+            return place, True
+
+
+def damaged_packs(store: WriteStore) -> frozenset[str]:
+    """Ids of the packs that a reader found damaged; nothing new may rely on them."""
+    return frozenset(info.name.rpartition("/")[2] for info in store.list(DAMAGED))
+
+
+@dataclass
+class _OpenPack:
+    id: str
+    writer: Writer
+    size: int
+    chunks: list[StoredChunk] = field(default_factory=list)
+
+
+class Packer:
+    """
+    One worker's way into the store. Each worker fills packs of its own, so that consecutive
+    chunks of a file lie next to each other and can be read in one range.
+
+    Args:
+        level: Of zstd, 1 to 22.
+
+        committed: Told the id and size of each pack that was written.
+    """
+
+    def __init__(
+        self,
+        store: WriteStore,
+        index: ChunkIndex,
+        level: int,
+        committed: Callable[[str, int], None],
+    ) -> None:
+        self._store = store
+        self._index = index
+        self._committed = committed
+        self._compressor = zstandard.ZstdCompressor(level=level, write_content_size=True)
+        self._pack: _OpenPack | None = None
+        self.written = 0
+        self.reused = 0
+
+    def add(self, plain: memoryview) -> Place:
+        """
+        Store one chunk unless it is known.
+
+        Raises:
+            SpaceExhausted, StoreUnreachable: As the store has it.
+        """
+        place, mine = self._index.claim(blake3(plain).digest())
+        if not mine:
+            self.reused += len(plain)
+            return place
+        frame: bytes | memoryview = self._compressor.compress(plain)
+        encoding = Encoding.ZSTD
+        if len(frame) > len(plain) * (1 - WORTHWHILE):
+            frame, encoding = plain, Encoding.RAW
+        pack = self._pack
+        if pack is not None and pack.size + len(frame) > PACK_SIZE:
+            self.finish()
+            pack = None
+        if pack is None:
+            identity = os.urandom(16).hex()
+            pack = _OpenPack(identity, self._store.create(pack_name(identity)), len(PACK_HEAD))
+            self._pack = pack
+            pack.writer.write(PACK_HEAD)
+        check = xxh3_128_digest(frame)
+        pack.writer.write(frame)
+        place.offset, place.stored, place.raw = pack.size, len(frame), len(plain)
+        place.encoding, place.check, place.pack = encoding, check, pack.id
+        pack.chunks.append(
+            StoredChunk(place.id, check, place.offset, place.stored, place.raw, encoding)
+        )
+        pack.size += len(frame)
+        return place
+
+    def finish(self) -> None:
+        """Make the open pack durable, if there is one."""
+        pack, self._pack = self._pack, None
+        if pack is None:
+            return
+        with pack.writer as writer:
+            table = encode_table(pack.chunks)
+            writer.write(table)
+            writer.commit()
+        size = pack.size + len(table)
+        self.written += size
+        self._committed(pack.id, size)
+
+    def abort(self) -> None:
+        """Forget the open pack."""
+        pack, self._pack = self._pack, None
+        if pack is not None:
+            pack.writer.abort()
+
+
+def discard(store: WriteStore, packs: Iterable[str]) -> None:
+    """Delete packs that no manifest came to need; what cannot be deleted is left to a prune."""
+    try:
+        for pack in packs:
+            store.delete(pack_name(pack))
+    except CachepodError:
+        pass

@@ -1,0 +1,428 @@
+"""
+Trees to store.
+
+Order of writes: packs, each durable before the next is begun, then the manifest. The write of the
+manifest is the sole commit point; killed before it, a publish leaves packs that nothing needs.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import platform
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import cachepod
+from cachepod.errors import CachepodError, ObjectMissing, UsageProblem
+from cachepod.model.fingerprint import Fingerprint
+from cachepod.model.layout import CHUNK_SIZE, MAX_MANIFEST_SIZE
+from cachepod.model.manifest import (
+    Chunks,
+    ChunkTable,
+    Extents,
+    Kind,
+    Manifest,
+    PackInfo,
+    Summary,
+    TreeInfo,
+)
+from cachepod.model.names import (
+    INCOMING,
+    MANIFESTS,
+    check_tree_name,
+    family_of,
+    manifest_name,
+    pack_name,
+)
+from cachepod.snapshot.grouping import Grouping, group, small_runs
+from cachepod.snapshot.held import read_held, write_held
+from cachepod.snapshot.packing import ChunkIndex, Packer, Place, damaged_packs, discard
+from cachepod.snapshot.phases import Phases
+from cachepod.snapshot.prior import Prior
+from cachepod.snapshot.progress import NoProgress, Progress
+from cachepod.snapshot.reading import Piece, Reader, Task, file_tasks, run_task
+from cachepod.snapshot.scan import Scan, TreeSource, scan
+from cachepod.snapshot.stamp import Stamp, State, read_stamp
+from cachepod.snapshot.workers import default_threads, run_workers
+from cachepod.stores.base import WriteStore, exists, put
+
+__all__ = ["PublishReport", "TreeSource", "publish"]
+
+ENVIRONMENT_TREE = "env"
+#: Relatives whose chunks are looked through; the newest ones, for they are the most alike.
+_RELATIVES = 16
+
+
+@dataclass(frozen=True)
+class PublishReport:
+    """
+    What a publish did.
+
+    Args:
+        outcome: ``stored``; ``present`` if the snapshot was there; ``lost`` if another publisher
+            was first, whose snapshot stays.
+
+        files: Regular files and hard links of the snapshot.
+
+        size: Their plain bytes.
+
+        stored_new: Bytes written to the store, the manifest included.
+
+        reused: Plain bytes that the store had already.
+
+        read: Bytes read from the trees.
+
+        phases: Seconds of each.
+
+        warnings: What was left out, in words.
+    """
+
+    outcome: str
+    files: int = 0
+    size: int = 0
+    stored_new: int = 0
+    reused: int = 0
+    read: int = 0
+    phases: dict[str, float] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def publish(
+    store: WriteStore,
+    key: str,
+    fingerprint: Fingerprint,
+    trees: Sequence[TreeSource],
+    *,
+    level: int = 3,
+    threads: int = 0,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> PublishReport:
+    """
+    Store *trees* as the snapshot *key*.
+
+    Args:
+        level: Of zstd, 1 to 22.
+
+        threads: Zero for one a core.
+
+        force: Store it even if there is a snapshot of this key, and put it in that one's place.
+
+    Raises:
+        TreeChanged, TreeUnreadable: Nothing was published.
+
+        UsageProblem: A tree is not complete, or is that of another key.
+
+        SpaceExhausted, StoreUnreachable: As the store has it; what was written is deleted again
+            as far as possible.
+    """
+    if not force and exists(store, manifest_name(key)):
+        return PublishReport("present")
+    for tree in trees:
+        _check_complete(tree, key)
+    progress = progress or NoProgress()
+    phases = Phases(progress)
+    phases.begin("scan")
+    found = scan(trees, progress)
+    for warning in found.warnings:
+        progress.note(warning)
+    grouping = group(found)
+    found.entries = replace(found.entries, owner=grouping.owner)
+    phases.begin("compare")
+    index = _index(store, key, trees)
+    priors = [
+        Prior(found, held, row)
+        for row, tree in enumerate(trees)
+        if (held := read_held(tree.root, tree.name)) is not None
+    ]
+    run = _Run(store, found, index, priors, level, progress)
+    tasks = _plan(found, grouping)
+    phases.begin(
+        "store", files=sum(task.files for task in tasks), size=sum(task.size for task in tasks)
+    )
+    try:
+        run.store(tasks, threads or default_threads())
+        phases.begin("commit")
+        manifest = run.manifest(key, fingerprint, trees, grouping, tasks)
+        data = manifest.encode()
+        won = _commit(store, key, data, force=force)
+    except BaseException:
+        discard(store, run.packs)
+        raise
+    if not won:
+        # Nobody can have come to rely on these packs: only a manifest makes them known.
+        discard(store, run.packs)
+    else:
+        _remember(trees, key, found, data)
+    summary = manifest.summary
+    return PublishReport(
+        outcome="stored" if won else "lost",
+        files=summary.files,
+        size=summary.size,
+        stored_new=run.written + len(data) if won else 0,
+        reused=run.reused,
+        read=run.read,
+        phases=phases.end(),
+        warnings=tuple(found.warnings),
+    )
+
+
+def _check_complete(tree: TreeSource, key: str) -> None:
+    check_tree_name(tree.name)
+    stamp = read_stamp(tree.root)
+    if stamp is None:
+        return
+    if stamp.state in (State.INSTALLING, State.FILLING, State.PARTIAL):
+        raise UsageProblem(
+            f"{tree.root} is not complete, so nothing is published",
+            hint="run 'cachepod install' first",
+        )
+    if tree.name == ENVIRONMENT_TREE and stamp.key != key:
+        raise UsageProblem(
+            f"{tree.root} was made for {stamp.key}, not for {key}, so nothing is published",
+            hint="run 'cachepod restore || cachepod install' first",
+        )
+
+
+def _index(store: WriteStore, key: str, trees: Sequence[TreeSource]) -> ChunkIndex:
+    """Read the chunks that the family's newest snapshots have, and those of what the trees held."""
+    index = ChunkIndex()
+    without = damaged_packs(store)
+    names = [
+        info.name
+        for info in sorted(
+            store.list(f"{MANIFESTS}/{family_of(key)}"),
+            key=lambda info: info.modified,
+            reverse=True,
+        )
+    ]
+    held = [
+        manifest_name(stamp.key) for tree in trees if (stamp := read_stamp(tree.root)) is not None
+    ]
+    ordered = dict.fromkeys([name for name in held if name != manifest_name(key)] + names)
+    intact: dict[str, bool] = {}
+    for name in list(ordered)[:_RELATIVES]:
+        try:
+            table = ChunkTable.decode(store.read(name, limit=MAX_MANIFEST_SIZE), name=name)
+        except CachepodError:
+            # A snapshot that cannot be read is nobody's relative; restore and verify deal with it.
+            continue
+        for pack in table.packs:
+            if pack.id not in intact:
+                intact[pack.id] = _has(store, pack)
+        gone = frozenset(pack.id for pack in table.packs if not intact[pack.id])
+        index.learn(table, without | gone)
+    return index
+
+
+def _has(store: WriteStore, pack: PackInfo) -> bool:
+    try:
+        return store.size(pack_name(pack.id)) == pack.size
+    except ObjectMissing:
+        return False
+
+
+def _plan(found: Scan, grouping: Grouping) -> list[Task]:
+    """What to read, in the order in which the manifest will list it."""
+    tasks: list[Task] = []
+    in_runs = bytearray(len(found.entries))
+    for rows in small_runs(found, grouping):
+        tasks.append(run_task(found, rows))
+        for row in rows:
+            in_runs[row] = 1
+    for row, (kind, size) in enumerate(zip(found.entries.kind, found.entries.size, strict=True)):
+        if kind == Kind.FILE and size and not in_runs[row]:
+            tasks.extend(file_tasks(found, row))
+    return tasks
+
+
+def _files(found: Scan) -> int:
+    return sum(1 for kind in found.entries.kind if kind in (Kind.FILE, Kind.HARDLINK))
+
+
+class _Run:
+    """One publish at work."""
+
+    def __init__(
+        self,
+        store: WriteStore,
+        found: Scan,
+        index: ChunkIndex,
+        priors: Sequence[Prior],
+        level: int,
+        progress: Progress,
+    ) -> None:
+        self._store = store
+        self._scan = found
+        self._index = index
+        self._priors = priors
+        self._level = level
+        self._progress = progress
+        self._places: list[list[Place]] = []
+        self.packs: dict[str, int] = {}
+        self.written = 0
+        self.reused = 0
+        self.read = 0
+
+    def store(self, tasks: Sequence[Task], threads: int) -> None:
+        """Store the chunks of every task; the heaviest first, so that all workers end together."""
+        self._places = [[] for _ in tasks]
+        order = sorted(range(len(tasks)), key=lambda place: -tasks[place].size)
+        # Parts of one file stay in order, for sorting is stable: their packs read sequentially.
+        run_workers(
+            [(tasks[place], self._places[place]) for place in order],
+            self._worker,
+            threads,
+            name="publish",
+        )
+
+    @contextmanager
+    def _worker(self) -> Iterator[Callable[[tuple[Task, list[Place]]], None]]:
+        packer = Packer(self._store, self._index, self._level, self.packs.__setitem__)
+        reader = Reader(self._scan)
+        with mmap.mmap(-1, CHUNK_SIZE) as memory, memoryview(memory) as buffer:
+            read = reused = 0
+
+            def handle(job: tuple[Task, list[Place]]) -> None:
+                nonlocal read, reused
+                task, places = job
+                for chunk in range(len(task)):
+                    pieces = task.pieces(self._scan, chunk)
+                    place = self._known(pieces)
+                    if place is not None:
+                        reused += place.raw
+                    else:
+                        with reader.fill(pieces, buffer) as plain:
+                            place = packer.add(plain)
+                            read += len(plain)
+                    places.append(place)
+                reader.close()
+                self._progress.advance(task.files, task.size)
+
+            try:
+                yield handle
+                packer.finish()
+            except BaseException:
+                reader.abandon()
+                packer.abort()
+                raise
+        self.written += packer.written
+        self.reused += packer.reused + reused
+        self.read += read
+
+    def _known(self, pieces: Sequence[Piece]) -> Place | None:
+        for prior in self._priors:
+            identity = prior.chunk(pieces)
+            if identity is not None:
+                return self._index.find(identity)
+        return None
+
+    def manifest(
+        self,
+        key: str,
+        fingerprint: Fingerprint,
+        trees: Sequence[TreeSource],
+        grouping: Grouping,
+        tasks: Sequence[Task],
+    ) -> Manifest:
+        """What was stored, as the object that makes it a snapshot."""
+        rows: dict[bytes, int] = {}
+        places: list[Place] = []
+        uses: list[list[tuple[Task, int]]] = []
+        for task, stored in zip(tasks, self._places, strict=True):
+            for chunk, place in enumerate(stored):
+                row = rows.setdefault(place.id, len(places))
+                if row == len(places):
+                    places.append(place)
+                    uses.append([])
+                uses[row].append((task, chunk))
+        packs = dict.fromkeys(place.pack for place in places)
+        order = {pack: number for number, pack in enumerate(packs)}
+        entries = self._scan.entries
+        return Manifest(
+            summary=Summary(
+                key=key,
+                fingerprint=fingerprint,
+                trees=tuple(TreeInfo(tree.name, os.path.abspath(tree.root)) for tree in trees),
+                distributions=grouping.distributions,
+                creator={
+                    "cachepod": cachepod.__version__,
+                    "host": platform.node(),
+                    "level": str(self._level),
+                },
+                created=time.time(),
+                files=_files(self._scan),
+                size=sum(
+                    size
+                    for kind, size in zip(entries.kind, entries.size, strict=True)
+                    if kind == Kind.FILE
+                ),
+                stored=sum(place.stored for place in places),
+            ),
+            entries=entries,
+            extents=_extents(self._scan, uses),
+            chunks=Chunks(
+                pack=array("I", (order[place.pack] for place in places)),
+                offset=array("I", (place.offset for place in places)),
+                stored=array("I", (place.stored for place in places)),
+                raw=array("I", (place.raw for place in places)),
+                encoding=array("B", (place.encoding for place in places)),
+                ids=b"".join(place.id for place in places),
+                checks=b"".join(place.check for place in places),
+            ),
+            packs=tuple(
+                PackInfo(pack, self.packs.get(pack) or self._index.pack_sizes[pack])
+                for pack in packs
+            ),
+        )
+
+
+def _extents(found: Scan, uses: Sequence[Sequence[tuple[Task, int]]]) -> Extents:
+    """Chunk by chunk, where its bytes go; a chunk that comes twice has two uses."""
+    extents = Extents(array("I"), array("I"), array("Q"), array("I"), array("I"))
+    for chunk in uses:
+        extents.first.append(len(extents.entry))
+        for task, number in chunk:
+            position = 0
+            for row, offset, length in task.pieces(found, number):
+                extents.entry.append(row)
+                extents.offset.append(offset)
+                extents.length.append(length)
+                extents.start.append(position)
+                position += length
+    extents.first.append(len(extents.entry))
+    return extents
+
+
+def _commit(store: WriteStore, key: str, data: bytes, *, force: bool) -> bool:
+    """Write the manifest; this write is the sole commit point. False if another was first."""
+    name = manifest_name(key)
+    if not force:
+        return put(store, name, data)
+    # Moved over the old one, so that there is a snapshot of this key at every moment.
+    incoming = f"{INCOMING}/{key}.{os.urandom(8).hex()}"
+    put(store, incoming, data)
+    store.move(incoming, name)
+    return True
+
+
+def _remember(trees: Sequence[TreeSource], key: str, found: Scan, data: bytes) -> None:
+    """
+    Let trees of ours know what they hold, so that a later publish reads only what changed.
+
+    A directory that cachepod did not make is left as it is.
+    """
+    digest = Manifest.digest_of(data)
+    for tree in trees:
+        if read_stamp(tree.root) is None:
+            continue
+        stamp = Stamp(State.COMPLETE, key, tree.name, digest)
+        try:
+            write_held(tree.root, stamp, data, digest, found.inode, found.ctime)
+        except OSError:
+            # The snapshot is stored; a tree that cannot be written to is only slower next time.
+            continue
