@@ -32,7 +32,7 @@ class Ground(Protocol):
         ...
 
     def fresh(self) -> AbstractContextManager[Path]:
-        """An empty directory for one run."""
+        """An empty directory for one run, under the same path every time."""
         ...
 
 
@@ -82,7 +82,7 @@ class LoopGround:
 
 
 class DirectoryGround:
-    """A new directory for each run; all are deleted at the end, none before."""
+    """A new directory for each run, in the same place; all are deleted at the end, none before."""
 
     @property
     def kind(self) -> str:
@@ -91,11 +91,18 @@ class DirectoryGround:
 
     def __init__(self, parent: Path) -> None:
         self._parent = parent
+        self._used = 0
 
     @contextmanager
     def fresh(self) -> Iterator[Path]:
-        """Make and hand out."""
-        yield Path(tempfile.mkdtemp(prefix="run-", dir=self._parent))
+        """Make, hand out, move out of the way."""
+        place = self._parent / "run"
+        place.mkdir()
+        try:
+            yield place
+        finally:
+            self._used += 1
+            place.rename(self._parent / f"used-{self._used}")
 
 
 @contextmanager

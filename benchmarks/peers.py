@@ -253,7 +253,7 @@ def _measure_publishes(
 ) -> list[Row]:
     archives.make_store()
     changed, kept = temporary / "changed", temporary / "state"
-    restore = [measure.cachepod(), "restore", "--store", archives.store, "--key", KEY]
+    restore = [measure.cachepod(), "restore", "--store", str(archives.store), "--key", KEY]
     measure.run([*restore, "--tree", f"bench={changed}"])
     name, size = change_distribution(changed, options.change)
     if (changed / ".cachepod").is_dir():
