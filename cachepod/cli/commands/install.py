@@ -1,0 +1,31 @@
+"""``cachepod install``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from cachepod.cli.describe import installation
+from cachepod.cli.options import KEY, Invocation, subcommand
+from cachepod.cli.render import Outcome
+
+
+@subcommand("install", *KEY, "cache_dir")
+@click.option("--force", is_flag=True, help="Replace a directory that cachepod did not make.")
+def command(call: Invocation, force: bool) -> Outcome:
+    """
+    Install what the configuration asks for into the prefix.
+
+    What a restore of a relative has brought is topped up; what a killed install has left is made
+    anew; an environment that is complete stays as it is.
+    """
+    from cachepod.environment.hook import install_environment
+    from cachepod.environment.identity import identify
+
+    started = time.monotonic()
+    settings = call.settings()
+    identity = identify(settings)
+    with call.display() as progress:
+        report = install_environment(settings, identity, force=force, progress=progress)
+    return installation(report, identity.key, settings, time.monotonic() - started)

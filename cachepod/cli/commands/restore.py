@@ -1,0 +1,44 @@
+"""``cachepod restore``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from cachepod.cli.describe import restoration
+from cachepod.cli.options import KEY, STORE, Invocation, subcommand
+from cachepod.cli.render import Outcome
+from cachepod.cli.watchdog import timed_out
+from cachepod.errors import EXIT_MISS
+
+
+@subcommand(
+    "restore",
+    *STORE,
+    *KEY,
+    "wait",
+    "timeout",
+    "threads",
+    "direct",
+    expired=lambda seconds: timed_out("restore", seconds, EXIT_MISS),
+)
+@click.option("--force", is_flag=True, help="Replace a directory that cachepod did not make.")
+def command(call: Invocation, force: bool) -> Outcome:
+    """
+    Look the key up in the stores and bring the environment back.
+
+    Exit code 3 is a miss, 4 a relative that `cachepod install` must top up; after both of them,
+    and after any other failure, `cachepod install` makes the environment.
+    """
+    from cachepod.environment.hook import restore_environment
+    from cachepod.environment.identity import identify
+
+    started = time.monotonic()
+    settings = call.settings()
+    call.limit(settings.timeout and settings.timeout + settings.wait)
+    identity = identify(settings)
+    stores = call.stores(settings)
+    with call.display() as progress:
+        result = restore_environment(settings, identity, stores, force=force, progress=progress)
+    return restoration(result, settings, time.monotonic() - started)

@@ -1,0 +1,113 @@
+"""``cachepod up``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from cachepod.cli.describe import installation, publication, restoration
+from cachepod.cli.execute import execute
+from cachepod.cli.options import KEY, STORE, Invocation, guarded, subcommand, watched_stage
+from cachepod.cli.render import Document, Outcome, duration
+from cachepod.cli.watchdog import timed_out
+from cachepod.errors import EXIT_MISS, EXIT_UNREACHABLE
+
+if TYPE_CHECKING:
+    from cachepod.environment.config import Settings
+    from cachepod.environment.identity import Identity
+
+
+@subcommand("up", *STORE, *KEY, "wait", "timeout", "threads", "direct", "level", "cache_dir")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
+def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
+    """
+    The whole hook in one process: restore, else install and publish; then run a command.
+
+    The command takes this process's place, with the environment first on its PATH. It starts
+    even if the cache failed, as long as the install worked.
+    """
+    from cachepod.environment.hook import wants_environment
+    from cachepod.environment.identity import identify
+
+    started = time.monotonic()
+    settings = call.settings()
+    identity = identify(settings)
+    document: Document = {"key": identity.key, "exit_code": 0}
+
+    def stage(name: str, outcome: Outcome) -> Outcome:
+        document[name] = outcome.document
+        call.console.show(
+            Outcome(
+                summary=outcome.summary,
+                error=outcome.error,
+                details=outcome.details,
+                trace=outcome.trace,
+            )
+        )
+        return outcome
+
+    restored = stage("restore", _restore(call, settings, identity))
+    if restored.exit_code:
+        installed = stage("install", _install(call, settings, identity))
+        if installed.exit_code:
+            return Outcome(document=installed.document, exit_code=installed.exit_code)
+        stage("publish", _publish(call, settings, identity, bool(restored.document.get("spoiled"))))
+    outcome = Outcome(
+        document=document, summary=f"up: {identity.key} in {duration(time.monotonic() - started)}"
+    )
+    if not words:
+        return outcome
+    call.console.show(outcome)
+    return execute(words, settings.prefix if wants_environment(settings) else None)
+
+
+def _restore(call: Invocation, settings: Settings, identity: Identity) -> Outcome:
+    from cachepod.environment.hook import restore_environment
+
+    def work(inner: Invocation) -> Outcome:
+        started = time.monotonic()
+        stores = inner.stores(settings)
+        with inner.display() as progress:
+            result = restore_environment(settings, identity, stores, progress=progress)
+        return restoration(result, settings, time.monotonic() - started)
+
+    return watched_stage(
+        call,
+        work,
+        settings.timeout and settings.timeout + settings.wait,
+        lambda seconds: timed_out("restore", seconds, EXIT_MISS),
+    )
+
+
+def _install(call: Invocation, settings: Settings, identity: Identity) -> Outcome:
+    from cachepod.environment.hook import install_environment
+
+    def work() -> Outcome:
+        started = time.monotonic()
+        with call.display() as progress:
+            report = install_environment(settings, identity, progress=progress)
+        return installation(report, identity.key, settings, time.monotonic() - started)
+
+    return guarded(work)
+
+
+def _publish(call: Invocation, settings: Settings, identity: Identity, replace: bool) -> Outcome:
+    """*replace*: the stored snapshot has just been found not to work, this one works."""
+    from cachepod.environment.hook import publish_environment
+
+    def work(inner: Invocation) -> Outcome:
+        started = time.monotonic()
+        inner.limit(settings.timeout, stall=True)
+        stores = inner.stores(settings)
+        with inner.display() as progress:
+            done = publish_environment(settings, identity, stores, force=replace, progress=progress)
+        return publication(done, identity.key, time.monotonic() - started)
+
+    return watched_stage(
+        call,
+        work,
+        settings.timeout,
+        lambda seconds: timed_out("publish", seconds, EXIT_UNREACHABLE),
+    )

@@ -1,0 +1,207 @@
+"""The results of the hook's parts, as outcomes of commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cachepod.cli.render import (
+    Document,
+    Outcome,
+    age,
+    count,
+    duration,
+    failure,
+    phases,
+    printable,
+    work,
+)
+from cachepod.errors import human_bytes
+from cachepod.model.fingerprint import Difference
+
+if TYPE_CHECKING:
+    from cachepod.environment.config import Settings
+    from cachepod.environment.hook import Publication, Restoration
+    from cachepod.environment.install import InstallReport
+    from cachepod.snapshot.catalog import Relative
+
+_SHOWN = 12  # differing inputs in a log; `cachepod key --against` has all of them
+_ABSENT = "-"
+
+
+def restoration(result: Restoration, settings: Settings, seconds: float) -> Outcome:
+    """The outcome of a restore that took *seconds* altogether."""
+    from cachepod.environment.hook import trees
+
+    document: Document = {
+        "outcome": result.outcome,
+        "key": result.key,
+        "trees": {name: str(root) for name, root in trees(settings).items()},
+        "seconds": round(seconds, 3),
+        "exit_code": result.exit_code,
+    }
+    if result.source:
+        document["source"] = result.source
+        document["store"] = result.store
+    if result.spoiled:
+        document["spoiled"] = True
+    if result.nearest is not None:
+        document["nearest"] = _relative(result.nearest)
+    report = result.report
+    took: dict[str, float] = {}
+    if report is not None:
+        took = dict(report.phases)
+        document.update(
+            files=report.files,
+            size=report.size,
+            read=report.read,
+            written=report.written,
+            phases={name: round(value, 3) for name, value in report.phases.items()},
+            warnings=list(report.warnings),
+        )
+    if result.checked:
+        took["check"] = result.checked
+        document.setdefault("phases", {})["check"] = round(result.checked, 3)
+    where = ", ".join(str(root) for root in trees(settings).values())
+    if result.outcome == "confirmed":
+        summary = f"confirmed {result.key} in {where} in {duration(seconds)}"
+    elif report is not None:
+        summary = (
+            f"{result.outcome} {result.source} in {where}: "
+            f"{work(report.files, report.size, seconds)}; {phases(took)}"
+        )
+    else:
+        summary = f"{result.outcome}: {result.key} in {duration(seconds)}"
+    outcome = Outcome(document=document, summary=summary, exit_code=result.exit_code)
+    if result.problem is None:
+        return outcome
+    told = failure(result.problem)
+    document["error"] = told.document["error"]
+    error = told.error
+    if result.outcome == "partial":
+        error = f"{error}; the nearest snapshot was restored, cachepod install tops it up"
+    return Outcome(
+        document=document,
+        summary=summary,
+        error=error,
+        details=tuple(_nearest_lines(result.nearest)),
+        exit_code=result.exit_code,
+    )
+
+
+def _relative(relative: Relative) -> Document:
+    return {
+        "key": relative.summary.key,
+        "created": relative.summary.created,
+        "differences": differences(relative.differences),
+    }
+
+
+def _nearest_lines(relative: Relative | None) -> list[str]:
+    if relative is None:
+        return []
+    lines = [f"nearest: {relative.summary.key}, {age(relative.summary.created)}"]
+    rows = difference_rows(relative.differences)
+    for name, ours, theirs in rows[:_SHOWN]:
+        lines.append(f"  {name}: {ours} here, {theirs} there")
+    if len(rows) > _SHOWN:
+        lines.append(f"  and {count(len(rows) - _SHOWN, 'more input')}")
+    return [printable(line) for line in lines]
+
+
+def differences(
+    found: Sequence[Difference], family: tuple[str, str] | None = None
+) -> list[Document]:
+    """Inputs that differ, for JSON; *family* is ours and theirs where they may differ too."""
+    return [
+        {"input": each.name, "ours": each.ours, "theirs": each.theirs}
+        for each in _with_family(found, family)
+    ]
+
+
+def difference_rows(
+    found: Sequence[Difference], family: tuple[str, str] | None = None
+) -> list[tuple[str, str, str]]:
+    """The same as rows of a table."""
+    return [
+        (
+            each.name,
+            _ABSENT if each.ours is None else each.ours,
+            _ABSENT if each.theirs is None else each.theirs,
+        )
+        for each in _with_family(found, family)
+    ]
+
+
+def _with_family(found: Sequence[Difference], family: tuple[str, str] | None) -> list[Difference]:
+    if family is None or family[0] == family[1]:
+        return list(found)
+    return [Difference("family", *family), *found]
+
+
+def installation(
+    report: InstallReport | None, key: str, settings: Settings, seconds: float
+) -> Outcome:
+    """The outcome of an install; *report* is None where no environment is asked for."""
+    document: Document = {"key": key, "seconds": round(seconds, 3), "exit_code": 0}
+    if report is None:
+        document["outcome"] = "nothing"
+        return Outcome(
+            document=document, summary="nothing to install: no requirements are configured"
+        )
+    document.update(
+        outcome=report.outcome,
+        prefix=str(settings.prefix),
+        packages=report.packages,
+        files=report.files,
+        size=report.size,
+        phases={name: round(value, 3) for name, value in report.phases.items()},
+    )
+    if report.outcome == "present":
+        summary = f"present: {settings.prefix} is complete, {duration(seconds)}"
+    else:
+        summary = (
+            f"{report.outcome} {settings.prefix}: {count(report.packages, 'package')}, "
+            f"{work(report.files, report.size, seconds)}; {phases(report.phases)}"
+        )
+    return Outcome(document=document, summary=summary)
+
+
+def publication(done: Sequence[Publication], key: str, seconds: float) -> Outcome:
+    """The outcome of a publish to one or more stores."""
+    stored: list[Document] = []
+    parts: list[str] = []
+    for each in done:
+        entry: Document = {"store": each.store, "outcome": each.outcome}
+        report = each.report
+        if report is None:
+            parts.append(f"present in {each.store}")
+        else:
+            took = report.phases or {}
+            entry.update(
+                files=report.files,
+                size=report.size,
+                stored_new=report.stored_new,
+                reused=report.reused,
+                read=report.read,
+                phases={name: round(value, 3) for name, value in took.items()},
+                warnings=list(report.warnings),
+            )
+            if each.outcome == "stored":
+                parts.append(
+                    f"stored in {each.store}: "
+                    f"{work(report.files, report.size, sum(took.values()))}, "
+                    f"{human_bytes(report.stored_new)} new; {phases(took)}"
+                )
+            else:
+                parts.append(f"another publisher was first in {each.store}")
+        stored.append(entry)
+    document: Document = {
+        "outcome": "stored" if any(e.outcome == "stored" for e in done) else "present",
+        "key": key,
+        "stores": stored,
+        "seconds": round(seconds, 3),
+        "exit_code": 0,
+    }
+    summary = f"{key} {'; '.join(parts)} ({duration(seconds)})"
+    return Outcome(document=document, summary=summary)
