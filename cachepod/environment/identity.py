@@ -1,0 +1,390 @@
+"""
+Who an environment is: its fingerprint and its key.
+
+Every input is observed here and nowhere else. What does not change the result is not an input:
+who resolves (uv or pip), where caches lie, credentials, and for a lock whose every line carries
+hashes the index that the files are fetched from.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cachepod.environment import pep508
+from cachepod.environment.config import Settings
+from cachepod.environment.machine import Interpreter, distribution, interpreter
+from cachepod.environment.requirements import Requirements, read_requirements, shown_path
+from cachepod.environment.urls import plain
+from cachepod.errors import ConfigurationProblem, UsageProblem
+from cachepod.model.fingerprint import KEY_FORMAT, Difference, Fingerprint
+from cachepod.model.names import NAMED_FAMILY
+
+TREES_FAMILY = "trees"
+TORCH_INDEX = "https://download.pytorch.org/whl"
+_PYPI = "https://pypi.org/simple"
+# CUDA release that the wheels on PyPI are built for (x86-64 Linux), by torch's release
+_PYPI_CUDA = {"2.6": "12.4", "2.7": "12.6", "2.8": "12.8"}
+_CUDA_LOCAL = re.compile(r"\+cu(\d+)(\d)$")
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9._+]+")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """
+    What :func:`identify` found out.
+
+    Args:
+        fingerprint: Every input of the key.
+
+        key: What is looked up; the user's own where there is one.
+
+        requirements: What to install; empty for trees alone.
+
+        interpreter: What the environment is built on.
+
+        torch_index: Where torch's wheels come from, empty for the usual index. It may hold
+            credentials.
+
+        wheres: Name of an input to who gave it, as ``requirements.txt:3``.
+    """
+
+    fingerprint: Fingerprint
+    key: str
+    requirements: Requirements = field(repr=False)
+    interpreter: Interpreter
+    torch_index: str = field(default="", repr=False)
+    wheres: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def identify(settings: Settings, environ: Mapping[str, str] | None = None) -> Identity:
+    """
+    Observe every input and compute the key.
+
+    Args:
+        settings: The configuration. With a lock in it, the lock is read and not the
+            requirements.
+
+        environ: Variables for ``${NAME}`` in requirements and the PATH; the process's own by
+            default.
+
+    Raises:
+        UsageProblem: There is nothing to make a key of, or the interpreter does not work.
+
+        ConfigurationProblem: Requirements cannot be read, or a line of them means nothing.
+    """
+    environ = os.environ if environ is None else environ
+    python = interpreter(settings.python, environ=environ, where=settings.source("python"))
+    if not settings.wants_environment:
+        if not settings.trees:
+            raise UsageProblem(
+                "there is nothing to do: no requirements and no tree", hint=_nothing_hint(settings)
+            )
+        return _of_trees(settings, python)
+    if settings.lock is not None:
+        requirements = _read_lock(settings, settings.lock, python, environ)
+    else:
+        requirements = read_requirements(
+            [(path, settings.source("requirements")) for path in settings.requirements],
+            settings.packages,
+            root=settings.root,
+            packages_where=settings.source("packages"),
+            variables=python.markers,
+            environ=environ,
+        )
+    return _of_environment(settings, _merged(settings, requirements), python)
+
+
+def _nothing_hint(settings: Settings) -> str:
+    usual = settings.root / "requirements.txt"
+    if usual.is_file():
+        return f"did you mean -r {shown_path(usual)}?"
+    return "name a file with -r FILE or in cachepod.toml, or a directory with --tree NAME=DIR"
+
+
+def _of_trees(settings: Settings, python: Interpreter) -> Identity:
+    if settings.key:
+        # the name alone decides: it may be restored to another directory than it was taken from
+        inputs = {"key": settings.key}
+        named = Fingerprint(NAMED_FAMILY, inputs)
+        return Identity(
+            named, settings.key, Requirements(), python, wheres={"key": settings.source("key")}
+        )
+    inputs = {"format": KEY_FORMAT, "machine": python.platform}
+    wheres: dict[str, str] = {}
+    _add_shared(settings, inputs, wheres)
+    fingerprint = Fingerprint(TREES_FAMILY, inputs)
+    return Identity(fingerprint, fingerprint.key, Requirements(), python, wheres=wheres)
+
+
+def _add_shared(settings: Settings, inputs: dict[str, str], wheres: dict[str, str]) -> None:
+    """Trees, apt packages and the handler."""
+    for name, folder in settings.trees.items():
+        inputs[f"tree:{name}"] = str(folder)
+        wheres[f"tree:{name}"] = settings.source("trees")
+    for package in settings.apt:
+        name, _, version = package.partition("=")
+        inputs[f"apt:{name}"] = version or "any version"
+        wheres[f"apt:{name}"] = settings.source("apt")
+    if settings.apt:
+        inputs["distribution"] = distribution()
+    if settings.handler:
+        inputs["handler"] = settings.handler
+        wheres["handler"] = settings.source("handler")
+
+
+def _of_environment(
+    settings: Settings, requirements: Requirements, python: Interpreter
+) -> Identity:
+    torch = requirements.pinned("torch")
+    wants_torch = requirements.wants("torch")
+    torch_index = _torch_index(settings, python, torch) if wants_torch else ""
+    cuda = settings.cuda or _implied_cuda(requirements, torch_index, python, torch)
+    inputs = {
+        "format": KEY_FORMAT,
+        "machine": python.platform,
+        "libc": python.libc or "unknown",
+        "python": f"{python.implementation} {python.version}",
+        "abi": python.soabi or python.abi,
+        "interpreter": str(python.executable),
+        "prefix": str(settings.prefix),
+    }
+    wheres = {"prefix": settings.source("prefix")}
+    if settings.python:
+        wheres["python"] = settings.source("python")
+    if cuda:
+        inputs["cuda"] = cuda
+        wheres["cuda"] = settings.source("cuda") if settings.cuda else "torch"
+    if not settings.compile:
+        inputs["compile"] = "no"
+        wheres["compile"] = settings.source("compile")
+    _add_shared(settings, inputs, wheres)
+    _add_requirements(requirements, inputs, wheres)
+    if settings.lock is not None:
+        inputs["lock"] = "yes"
+        wheres["lock"] = settings.source("lock")
+    if settings.lock is None or not all(each.hashed for each in requirements.lines):
+        _add_indexes(requirements, torch_index, inputs)
+    cu = f"cu{cuda.replace('.', '')}" if cuda else "nocuda"
+    if torch:
+        # a local version says which CUDA, which the family says already
+        family_torch = f"torch{torch.partition('+')[0]}"
+    else:
+        family_torch = "torch" if wants_torch else "notorch"
+    family = _NOT_A_NAME.sub("_", python.abi) + "-" + _NOT_A_NAME.sub("_", python.platform)
+    fingerprint = Fingerprint(f"{family}-{cu}-{_NOT_A_NAME.sub('_', family_torch)}", inputs)
+    return Identity(fingerprint, fingerprint.key, requirements, python, torch_index, wheres)
+
+
+def _add_requirements(
+    requirements: Requirements, inputs: dict[str, str], wheres: dict[str, str]
+) -> None:
+    """One input for each name; several lines about one name are one input."""
+    for kind, lines in (
+        ("requirement", requirements.lines),
+        ("constraint", requirements.constraints),
+    ):
+        values: dict[str, set[str]] = {}
+        for each in lines:
+            name = f"{kind}:{each.name}"
+            values.setdefault(name, set()).add(each.value)
+            wheres[name] = f"{wheres[name]}, {each.where}" if name in wheres else each.where
+        for name, found in values.items():
+            inputs[name] = " and ".join(sorted(found))
+    if requirements.pre:
+        inputs["option:pre"] = "yes"
+    if requirements.no_binary:
+        inputs["option:no-binary"] = " ".join(requirements.no_binary)
+    if requirements.only_binary:
+        inputs["option:only-binary"] = " ".join(requirements.only_binary)
+
+
+def _add_indexes(requirements: Requirements, torch_index: str, inputs: dict[str, str]) -> None:
+    index = _index(requirements.index_url)
+    if index and index != _PYPI:
+        inputs["index"] = index
+    # their order counts: uv takes a package from the first index that has it
+    extra = [_index(url) for url in requirements.extra_index_urls]
+    if extra:
+        inputs["index:extra"] = " ".join(extra)
+    if torch_index:
+        inputs["index:torch"] = _index(torch_index)
+    links = sorted({_link(place) for place in requirements.find_links})
+    if links:
+        inputs["index:find-links"] = " ".join(links)
+
+
+def _index(url: str) -> str:
+    return plain(url).rstrip("/")
+
+
+def _link(place: str) -> str:
+    """A URL, or a directory by the names in it: a wheel's name tells version and build."""
+    if "://" in place:
+        return plain(place)
+    import hashlib
+
+    try:
+        names = os.listdir(place) if os.path.isdir(place) else [os.path.basename(place)]
+    except OSError as error:
+        raise UsageProblem(f"{place} cannot be read: {error.strerror}") from None
+    archives = sorted(name for name in names if name.lower().endswith((*pep508.ARCHIVES, ".html")))
+    digest = hashlib.sha256("\0".join(archives).encode("utf-8", "surrogateescape")).hexdigest()
+    return f"directory sha256:{digest}"
+
+
+def _merged(settings: Settings, found: Requirements) -> Requirements:
+    """What the files say of indexes, after what the configuration says, which comes first."""
+    from dataclasses import replace
+
+    return replace(
+        found,
+        index_url=settings.index_url or found.index_url,
+        extra_index_urls=_once((*settings.extra_index_urls, *found.extra_index_urls)),
+        find_links=_once((*settings.find_links, *found.find_links)),
+    )
+
+
+def _once(items: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(items))
+
+
+def _read_lock(
+    settings: Settings, lock: Path, python: Interpreter, environ: Mapping[str, str]
+) -> Requirements:
+    where = settings.source("lock")
+    if not lock.exists():
+        raise ConfigurationProblem(
+            where,
+            f"the lock file {shown_path(lock)} does not exist",
+            hint="make it with cachepod lock",
+        )
+    if lock.suffix in (".toml", ".json") or lock.name == "uv.lock":
+        raise ConfigurationProblem(
+            where,
+            f"{shown_path(lock)} is not a lock in the form of a requirements file",
+            hint="make one with cachepod lock, or uv export --format requirements-txt",
+        )
+    found = read_requirements(
+        [(lock, where)], root=settings.root, variables=python.markers, environ=environ
+    )
+    for each in found.lines:
+        if not each.fixed:
+            raise ConfigurationProblem(
+                each.where,
+                f"{each.name} is not pinned to one version, so this is no lock",
+                hint="make one with cachepod lock, or give the file as requirements",
+            )
+    return found
+
+
+def _torch_index(settings: Settings, python: Interpreter, torch: str) -> str:
+    """Where torch comes from; empty for the usual index, which is right where its build is."""
+    cuda = settings.cuda
+    on_pypi = _pypi_cuda(python, torch)
+    if settings.torch_index == "pypi":
+        if cuda and on_pypi and on_pypi != cuda and not settings.index_url:
+            raise ConfigurationProblem(
+                settings.source("torch_index"),
+                f"torch {torch} on PyPI is built for CUDA {on_pypi}, not {cuda} "
+                f"(cuda: {settings.source('cuda')})",
+                hint='say torch_index = "auto"',
+            )
+        return ""
+    if settings.torch_index != "auto":
+        return settings.torch_index
+    if not cuda or (on_pypi == cuda and "+" not in torch):
+        return ""
+    return f"{TORCH_INDEX}/cu{cuda.replace('.', '')}"
+
+
+def _pypi_cuda(python: Interpreter, torch: str) -> str:
+    """CUDA release of the wheel of *torch* on PyPI; empty where that is not known."""
+    if python.platform != "linux_x86_64":
+        return ""
+    return _PYPI_CUDA.get(".".join(torch.partition("+")[0].split(".")[:2]), "")
+
+
+def _implied_cuda(
+    requirements: Requirements, torch_index: str, python: Interpreter, torch: str
+) -> str:
+    """CUDA release that follows from torch where the configuration names none."""
+    if not torch:
+        return ""
+    local = _CUDA_LOCAL.search(torch)
+    if local:
+        return f"{local[1]}.{local[2]}"
+    if "+" in torch:  # +cpu, +rocm6.2
+        return ""
+    for url in (torch_index, requirements.index_url, *requirements.extra_index_urls):
+        match = re.search(r"/cu(\d+)(\d)/?$", plain(url))
+        if match:
+            return f"{match[1]}.{match[2]}"
+        if re.search(r"/(cpu|rocm[\d.]*|xpu)/?$", plain(url)):
+            return ""
+    return _pypi_cuda(python, torch)
+
+
+@dataclass(frozen=True)
+class Input:
+    """
+    One input of a key, for a table.
+
+    Args:
+        name: As the fingerprint has it: ``requirement:torch``.
+
+        value: Canonical and without secrets.
+
+        where: Who gave it; empty for what was observed.
+    """
+
+    name: str
+    value: str
+    where: str = ""
+
+
+_ORDER = ("key", "format", "machine", "distribution", "libc", "python", "abi", "interpreter",
+          "prefix", "compile", "cuda", "handler", "tree", "apt", "lock", "option", "index",
+          "constraint", "requirement")  # fmt: skip
+
+
+def explain(identity: Identity) -> list[Input]:
+    """Every input of the key, what was observed first and the requirements last."""
+    return [
+        Input(name, value, identity.wheres.get(name, ""))
+        for name, value in sorted(
+            identity.fingerprint.inputs.items(), key=lambda item: _rank(item[0])
+        )
+    ]
+
+
+def _rank(name: str) -> tuple[int, str]:
+    kind = name.partition(":")[0]
+    return (_ORDER.index(kind) if kind in _ORDER else len(_ORDER), name)
+
+
+def in_words(differences: Sequence[Difference], theirs: str = "the snapshot") -> list[str]:
+    """
+    What differs, a sentence for each input.
+
+    Args:
+        differences: Ours and theirs, as :meth:`Fingerprint.differences` gives them.
+
+        theirs: What to call the other side.
+    """
+    return [
+        _sentence(each, theirs) for each in sorted(differences, key=lambda each: _rank(each.name))
+    ]
+
+
+def _sentence(each: Difference, theirs: str) -> str:
+    kind, _, name = each.name.partition(":")
+    what = f"{kind} {name}" if name else kind
+    if each.ours is None:
+        return f"{what} ({each.theirs}) is in {theirs} only"
+    if each.theirs is None:
+        return f"{what} ({each.ours}) is asked for here, not in {theirs}"
+    return f"{what} is {each.ours} here, {each.theirs} in {theirs}"

@@ -1,0 +1,603 @@
+"""
+Requirements as an installer would read them, reduced to what decides the result.
+
+Nested files, continued lines, comments, options, markers and variables mean what they mean to
+pip. Out come flat requirements: for the key a canonical value without any secret, for the
+installer a line that needs no other file. Markers are judged here, for the target interpreter: a
+line that does not apply is gone, and one that does is as if it had no marker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+from cachepod.environment import content, pep508
+from cachepod.environment.urls import is_secret_name, masked, plain
+from cachepod.errors import ConfigurationProblem
+
+_COMMENT = re.compile(r"(?:^|\s)#.*$")
+_COMMENT_LINE = re.compile(r"\s*#")
+_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+_HASH = re.compile(r"(sha256|sha384|sha512):([0-9a-fA-F]+)")
+_OPTIONS_BEHIND = re.compile(r"\s(?=--?[A-Za-z])")
+_EXTRAS_BEHIND = re.compile(r"(?P<path>.+?)(?:\[(?P<extras>[^\[\]]*)\])?")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_EGG = re.compile(r"[#&]egg=([^&\[]+)")
+_LONG = {
+    "-r": "--requirement",
+    "-c": "--constraint",
+    "-e": "--editable",
+    "-i": "--index-url",
+    "-f": "--find-links",
+}
+_WITH_VALUE = frozenset({*_LONG.values(), "--extra-index-url", "--no-binary", "--only-binary"})
+_ALONE = frozenset({"--pre", "--require-hashes"})
+_DEPTH = 50
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """
+    One thing to install, or one constraint.
+
+    Args:
+        name: Normalised; ``local project`` for a directory that does not tell its name.
+
+        value: What is wanted of it, canonical and without secrets: ``==2.7.0``.
+
+        line: For a requirements file of the installer; may hold credentials.
+
+        where: ``FILE:LINE`` it was read from.
+
+        pinned: The one version that will do; empty where several would.
+
+        fixed: Whether the line leaves the index no choice: pinned, a URL, or a local path.
+
+        hashed: Whether the line carries hashes.
+    """
+
+    name: str
+    value: str
+    line: str = field(repr=False)
+    where: str
+    pinned: str = ""
+    fixed: bool = False
+    hashed: bool = False
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """
+    All that was asked for.
+
+    Args:
+        lines: What to install.
+
+        constraints: What holds for a package if something wants it.
+
+        index_url: As the files say, credentials included; empty where they do not.
+
+        extra_index_urls: Likewise.
+
+        find_links: Absolute directories and URLs.
+
+        pre: Whether versions before a release will do.
+
+        no_binary: Names never to be taken as wheels; ``:all:`` is one.
+
+        only_binary: Names never to be built from source.
+
+        require_hashes: Whether every line must carry a hash.
+
+        files: Every file read, in order.
+    """
+
+    lines: tuple[Requirement, ...] = ()
+    constraints: tuple[Requirement, ...] = ()
+    index_url: str = field(default="", repr=False)
+    extra_index_urls: tuple[str, ...] = field(default=(), repr=False)
+    find_links: tuple[str, ...] = field(default=(), repr=False)
+    pre: bool = False
+    no_binary: tuple[str, ...] = ()
+    only_binary: tuple[str, ...] = ()
+    require_hashes: bool = False
+    files: tuple[Path, ...] = ()
+
+    def pinned(self, name: str) -> str:
+        """The version of *name* that lines or constraints pin; empty where they do not."""
+        for each in (*self.lines, *self.constraints):
+            if each.name == name and each.pinned:
+                return each.pinned
+        return ""
+
+    def wants(self, name: str) -> bool:
+        """Whether *name* is among the lines."""
+        return any(each.name == name for each in self.lines)
+
+    @property
+    def text(self) -> str:
+        """The lines as one flat requirements file; it may hold credentials."""
+        return "".join(f"{each.line}\n" for each in self.lines)
+
+    @property
+    def constraints_text(self) -> str:
+        """The constraints as one flat file; it may hold credentials."""
+        return "".join(f"{each.line}\n" for each in self.constraints)
+
+
+def read_requirements(
+    files: Sequence[tuple[Path, str]],
+    packages: Sequence[str] = (),
+    *,
+    root: Path,
+    packages_where: str = "packages",
+    variables: Mapping[str, str],
+    environ: Mapping[str, str],
+) -> Requirements:
+    """
+    Read files and inline lines.
+
+    Args:
+        files: Absolute path of each file, and what named it: ``cachepod.toml:3``.
+
+        packages: Requirement lines given in the configuration itself.
+
+        root: Where local paths in *packages* count from.
+
+        packages_where: What named *packages*.
+
+        variables: Of environment markers, for the target interpreter.
+
+        environ: Gives the values of ``${NAME}``.
+
+    Raises:
+        ConfigurationProblem: A file cannot be read, or a line means nothing; it is named.
+    """
+    reader = _Reader(variables, environ)
+    for path, named_by in files:
+        reader.file(path, named_by, constraint=False)
+    for text in packages:
+        reader.line(text.strip(), packages_where, root, constraint=False)
+    return reader.result()
+
+
+class _Reader:
+    """What was met so far, while files are read one inside the other."""
+
+    def __init__(self, variables: Mapping[str, str], environ: Mapping[str, str]) -> None:
+        self._variables = variables
+        self._environ = environ
+        self._applies: dict[str, bool] = {}
+        self._stack: list[Path] = []
+        self._done: set[tuple[Path, bool]] = set()
+        self._lines: list[Requirement] = []
+        self._constraints: list[Requirement] = []
+        self._files: list[Path] = []
+        self._index_url = ""
+        self._extra_index_urls: list[str] = []
+        self._find_links: list[str] = []
+        self._flags: set[str] = set()
+        self._binary: dict[str, set[str]] = {"--no-binary": set(), "--only-binary": set()}
+
+    def result(self) -> Requirements:
+        return Requirements(
+            lines=_unique(self._lines),
+            constraints=_unique(self._constraints),
+            index_url=self._index_url,
+            extra_index_urls=tuple(dict.fromkeys(self._extra_index_urls)),
+            find_links=tuple(dict.fromkeys(self._find_links)),
+            pre="--pre" in self._flags,
+            no_binary=tuple(sorted(self._binary["--no-binary"])),
+            only_binary=tuple(sorted(self._binary["--only-binary"])),
+            require_hashes="--require-hashes" in self._flags,
+            files=tuple(self._files),
+        )
+
+    def file(self, path: Path, named_by: str, *, constraint: bool) -> None:
+        """Read one file and everything it includes."""
+        path = Path(os.path.normpath(path))
+        kind = "constraints" if constraint else "requirements"
+        if path in self._stack:
+            circle = [*self._stack[self._stack.index(path) :], path]
+            raise ConfigurationProblem(
+                named_by,
+                "files include each other in a circle: "
+                + " -> ".join(shown_path(each) for each in circle),
+            )
+        if len(self._stack) >= _DEPTH:
+            raise ConfigurationProblem(named_by, f"files are included {_DEPTH} levels deep")
+        if (path, constraint) in self._done:
+            return
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except FileNotFoundError:
+            raise ConfigurationProblem(
+                named_by, f"the {kind} file {shown_path(path)} does not exist"
+            ) from None
+        except OSError as error:
+            raise ConfigurationProblem(
+                named_by,
+                f"the {kind} file {shown_path(path)} cannot be read: {error.strerror}",
+            ) from None
+        except UnicodeDecodeError as error:
+            number = path.read_bytes()[: error.start].count(b"\n") + 1
+            raise ConfigurationProblem(
+                f"{shown_path(path)}:{number}", "the file is not UTF-8 text"
+            ) from None
+        self._files.append(path)
+        self._stack.append(path)
+        for number, line in logical_lines(text):
+            self.line(line, f"{shown_path(path)}:{number}", path.parent, constraint=constraint)
+        self._stack.pop()
+        self._done.add((path, constraint))
+
+    def line(self, text: str, where: str, folder: Path, *, constraint: bool) -> None:
+        """Read one logical line, comments already gone."""
+        if not text:
+            return
+        raw, shown = self._expanded(text)
+        try:
+            if text.startswith("-"):
+                self._options(raw, shown, where, folder, constraint)
+            else:
+                self._requirement(raw, shown, where, folder, constraint, editable=False)
+        except pep508.Malformed as error:
+            raise ConfigurationProblem(
+                where, f"{masked(shown)!r} is not a requirement: {masked(str(error))}"
+            ) from None
+
+    def _expanded(self, text: str) -> tuple[str, str]:
+        """
+        *text* with its variables, for the installer and for the key.
+
+        A variable that is called like a secret and stands in a URL stays a name in the second.
+        """
+        if "${" not in text:
+            return text, text
+
+        def value(match: re.Match[str], hide: bool) -> str:
+            name = match[1]
+            word = match.string[: match.start()].split()[-1:] or [""]
+            if hide and is_secret_name(name) and "://" in word[0]:
+                return match[0]
+            return self._environ.get(name) or match[0]
+
+        return (
+            _VARIABLE.sub(lambda match: value(match, False), text),
+            _VARIABLE.sub(lambda match: value(match, True), text),
+        )
+
+    def _options(self, raw: str, shown: str, where: str, folder: Path, constraint: bool) -> None:
+        """A line of pip's options."""
+        words = _words(raw, where)
+        first = _split_option(words[0])
+        if first[0] == "--editable":
+            strip = re.compile(r"(?:--editable|-e)[\s=]*")
+            parts = [strip.sub("", each, count=1).strip(" \"'") for each in (raw, shown)]
+            self._requirement(parts[0], parts[1], where, folder, constraint, editable=True)
+            return
+        while words:
+            option, value = _split_option(words.pop(0))
+            if option in _ALONE and value is None:
+                self._flags.add(option)
+                continue
+            if option not in _WITH_VALUE or option == "--editable":
+                raise ConfigurationProblem(
+                    where,
+                    f"the option {masked(option)} is not supported",
+                    hint="supported are -r, -c, -e, -i, --extra-index-url, -f, --pre, "
+                    "--no-binary, --only-binary, --require-hashes and --hash",
+                )
+            if value is None:
+                if not words:
+                    raise ConfigurationProblem(where, f"the option {option} has no value")
+                value = words.pop(0)
+            self._option(option, value, where, folder, constraint)
+
+    def _option(self, option: str, value: str, where: str, folder: Path, constraint: bool) -> None:
+        if option in ("--requirement", "--constraint"):
+            if _URL.match(value) and not value.startswith("file://"):
+                raise ConfigurationProblem(
+                    where,
+                    f"{option} {masked(value)}: files are read from this machine only",
+                    hint="download the file when the image is built",
+                )
+            path = folder / _file_of(value)
+            self.file(path, where, constraint=constraint or option == "--constraint")
+        elif option == "--index-url":
+            self._index_url = value
+        elif option == "--extra-index-url":
+            self._extra_index_urls.append(value)
+        elif option == "--find-links":
+            if not _URL.match(value) or value.startswith("file://"):
+                value = str(_existing(_file_of(value), folder, where))
+            self._find_links.append(value)
+        else:
+            self._binaries(option, value)
+
+    def _binaries(self, option: str, value: str) -> None:
+        """pip's rules: ``:none:`` empties the list, a name leaves the opposite list."""
+        mine = self._binary[option]
+        other = self._binary["--only-binary" if option == "--no-binary" else "--no-binary"]
+        for name in (part.strip() for part in value.split(",")):
+            if name == ":none:":
+                mine.clear()
+            elif name == ":all:":
+                mine.clear()
+                other.clear()
+                mine.add(name)
+            elif name:
+                mine.add(pep508.normalized(name))
+                other.discard(pep508.normalized(name))
+
+    def _requirement(
+        self, raw: str, shown: str, where: str, folder: Path, constraint: bool, *, editable: bool
+    ) -> None:
+        """One requirement, with the hashes behind it."""
+        head, hashes = _hashes(raw, where)
+        shown = _OPTIONS_BEHIND.split(shown, maxsplit=1)[0].strip()
+        into = self._constraints if constraint else self._lines
+        if _looks_local(head) or _URL.match(head):
+            target, _, marker = head.partition(" ;")
+            if marker and not self._holds(marker):
+                return
+            shown = shown.partition(" ;")[0]
+            found = _direct(target.strip(), shown.strip(), folder, where, editable=editable)
+        else:
+            wanted = pep508.parse(head)
+            if wanted.marker and not self._holds(wanted.marker):
+                return
+            if editable:
+                raise ConfigurationProblem(
+                    where, "only a directory or a version control URL can be editable"
+                )
+            found = _by_name(wanted, shown, folder, where)
+        into.append(_with_hashes(found, hashes))
+
+    def _holds(self, marker: str) -> bool:
+        marker = marker.strip()
+        if marker not in self._applies:
+            self._applies[marker] = pep508.applies(marker, self._variables)
+        return self._applies[marker]
+
+
+def _by_name(wanted: pep508.Wanted, shown: str, folder: Path, where: str) -> Requirement:
+    """A requirement that starts with a name."""
+    head = wanted.name + wanted.bracket
+    if not wanted.url:
+        return Requirement(
+            name=wanted.name,
+            value=wanted.bracket + (",".join(wanted.clauses) or "any version"),
+            line=head + ",".join(wanted.clauses),
+            where=where,
+            pinned=wanted.pinned,
+            fixed=bool(wanted.pinned),
+        )
+    if wanted.url.startswith("file:") or not _URL.match(wanted.url):
+        path = _existing(_file_of(wanted.url), folder, where)
+        kind, digest = _digested(path, where)
+        return Requirement(
+            name=wanted.name,
+            value=f"{wanted.bracket}{kind} sha256:{digest}",
+            line=f"{head} @ {path.as_uri()}",
+            where=where,
+            pinned=pep508.from_file_name(path.name)[1],
+            fixed=True,
+        )
+    return Requirement(
+        name=wanted.name,
+        value=f"{wanted.bracket}@ {plain(pep508.parse(shown).url)}",
+        line=f"{head} @ {wanted.url}",
+        where=where,
+        pinned=_told_by_url(wanted.url)[1],
+        fixed=True,
+    )
+
+
+def _direct(target: str, shown: str, folder: Path, where: str, *, editable: bool) -> Requirement:
+    """A requirement that is a URL or a path and nothing else."""
+    option, prefix = ("-e ", "editable ") if editable else ("", "")
+    if _URL.match(target) and not target.startswith("file://"):
+        if editable and "+" not in target.partition("://")[0]:
+            raise ConfigurationProblem(
+                where, "only a directory or a version control URL can be editable"
+            )
+        name, version = _told_by_url(target)
+        return Requirement(
+            name=name or plain(shown),
+            value=f"{prefix}@ {plain(shown)}",
+            line=option + target,
+            where=where,
+            pinned=version,
+            fixed=True,
+        )
+    match = _EXTRAS_BEHIND.fullmatch(target)
+    assert match is not None, "the expression matches any text that is not empty"
+    extras = pep508.parse(f"x[{match['extras'] or ''}]").bracket
+    path = _existing(_file_of(match["path"]), folder, where)
+    kind, digest = _digested(path, where)
+    if editable and kind != "directory":
+        raise ConfigurationProblem(where, f"{shown_path(path)} cannot be editable: it is a file")
+    name, version = pep508.from_file_name(path.name)
+    if kind == "directory":
+        name = _project_name(path)
+    # an editable environment points at the directory, so where it lies matters too
+    place = f"{path} " if editable else ""
+    spelled = path.as_uri() if " " in str(path) else str(path)
+    return Requirement(
+        name=name or f"local {'project' if kind == 'directory' else 'package'}",
+        value=f"{prefix}{extras}{kind} {place}sha256:{digest}",
+        line=f"{option}{spelled}{extras}",
+        where=where,
+        pinned=version,
+        fixed=True,
+    )
+
+
+def _with_hashes(found: Requirement, hashes: Sequence[str]) -> Requirement:
+    if not hashes:
+        return found
+    unique = sorted(set(hashes))
+    if len(unique) == 1:
+        said = f" {unique[0]}"
+    else:
+        digest = hashlib.sha256(" ".join(unique).encode()).hexdigest()
+        said = f" {len(unique)} hashes sha256:{digest}"
+    return Requirement(
+        name=found.name,
+        value=found.value + said,
+        line=found.line + "".join(f" --hash={each}" for each in unique),
+        where=found.where,
+        pinned=found.pinned,
+        fixed=found.fixed,
+        hashed=True,
+    )
+
+
+def logical_lines(text: str) -> list[tuple[int, str]]:
+    """
+    The lines of a requirements file with the number of the first physical line of each.
+
+    As pip does it: a backslash at the end continues a line, a comment line never does, and a
+    comment starts at ``#`` after a blank or at the beginning. Lines without content are left out.
+    """
+    found = []
+    pending: list[str] = []
+    start = 0
+    for number, line in enumerate([*text.splitlines(), ""], start=1):
+        comment = _COMMENT_LINE.match(line) is not None
+        if not pending:
+            start = number
+        if line.endswith("\\") and not comment:
+            pending.append(line.rstrip("\\"))
+            continue
+        # a comment in the middle of a continued line ends it
+        pending.append(f" {line}" if comment else line)
+        joined = _COMMENT.sub("", "".join(pending)).strip()
+        pending.clear()
+        if joined:
+            found.append((start, joined))
+    return found
+
+
+def shown_path(path: Path) -> str:
+    """*path* for a reader: relative where it lies below the working directory."""
+    text, here = os.path.abspath(path), os.getcwd()
+    return text[len(here) + 1 :] if text.startswith(here + os.sep) and here != os.sep else text
+
+
+def _words(text: str, where: str) -> list[str]:
+    if "'" not in text and '"' not in text and "\\" not in text:
+        return text.split()
+    import shlex
+
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigurationProblem(where, f"the quotes do not match: {error}") from None
+
+
+def _split_option(word: str) -> tuple[str, str | None]:
+    """Long name of an option and the value that is joined to it, if one is."""
+    if word.startswith("--"):
+        option, equals, value = word.partition("=")
+        return option, value if equals else None
+    option, value = word[:2], word[2:].removeprefix("=")
+    return _LONG.get(option, option), value or None
+
+
+def _hashes(raw: str, where: str) -> tuple[str, list[str]]:
+    """The requirement and the hashes behind it."""
+    parts = _OPTIONS_BEHIND.split(raw, maxsplit=1)
+    hashes = []
+    words = _words(parts[1], where) if len(parts) > 1 else []
+    while words:
+        option, value = _split_option(words.pop(0))
+        if option != "--hash":
+            raise ConfigurationProblem(
+                where, f"the option {option} behind a requirement is not supported"
+            )
+        if value is None and words:
+            value = words.pop(0)
+        match = _HASH.fullmatch(value or "")
+        length = {"sha256": 64, "sha384": 96, "sha512": 128}
+        if not match or len(match[2]) != length[match[1]]:
+            raise ConfigurationProblem(
+                where, f"{value!r} is not a hash", hint="write --hash=sha256:<64 hex digits>"
+            )
+        hashes.append(f"{match[1]}:{match[2].lower()}")
+    return parts[0].strip(), hashes
+
+
+def _looks_local(text: str) -> bool:
+    """pip's rule: what has a slash or starts with a dot, and what is called like an archive."""
+    head = text.partition(" ;")[0].partition("@")[0] if " @" in text else text.partition(" ;")[0]
+    path = head.partition("[")[0].strip()
+    return path.startswith((".", "~")) or os.sep in path or path.lower().endswith(pep508.ARCHIVES)
+
+
+def _file_of(text: str) -> str:
+    """The path in a ``file:`` URL, or the path itself, ``~`` expanded."""
+    if text.startswith("file:"):
+        text = unquote(text.removeprefix("file:").partition("#")[0])
+        if text.startswith("//"):
+            text = "/" + text[2:].partition("/")[2]
+    return os.path.expanduser(text)
+
+
+def _existing(text: str, folder: Path, where: str) -> Path:
+    """
+    Where a local path leads: from the file that names it on, else from the working directory on,
+    which is how pip reads it.
+    """
+    candidates = [Path(os.path.abspath(folder / text)), Path(os.path.abspath(text))]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    raise ConfigurationProblem(where, f"{text} does not exist in {shown_path(folder) or folder}")
+
+
+def _digested(path: Path, where: str) -> tuple[str, str]:
+    """What *path* is, and the digest of its content."""
+    try:
+        if path.is_dir():
+            return "directory", content.directory_digest(path)
+        return "file", content.file_digest(path)
+    except OSError as error:
+        name = os.fsdecode(error.filename or path)
+        raise ConfigurationProblem(where, f"{name} cannot be read: {error.strerror}") from None
+
+
+def _project_name(path: Path) -> str:
+    """The name that a project's pyproject.toml tells; empty where it tells none."""
+    try:
+        text = (path / "pyproject.toml").read_text("utf-8")
+    except (OSError, ValueError):
+        return ""
+    from cachepod.environment.toml import TOMLDecodeError, loads
+
+    try:
+        name = loads(text).get("project", {}).get("name", "")
+    except (TOMLDecodeError, AttributeError):
+        return ""
+    return pep508.normalized(name) if isinstance(name, str) else ""
+
+
+def _told_by_url(url: str) -> tuple[str, str]:
+    """Name and version that a URL tells, by ``#egg=`` or by its file name."""
+    egg = _EGG.search(url)
+    if egg:
+        return pep508.normalized(unquote(egg[1])), ""
+    path = re.split(r"[?#]", url, maxsplit=1)[0]
+    return pep508.from_file_name(unquote(path.rsplit("/", 1)[-1]))
+
+
+def _unique(found: list[Requirement]) -> tuple[Requirement, ...]:
+    """Each requirement once, in the order they were met."""
+    return tuple({(each.name, each.value): each for each in reversed(found)}.values())[::-1]

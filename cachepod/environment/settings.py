@@ -1,0 +1,288 @@
+"""
+How each kind of value of the configuration is read, whoever gives it.
+
+A file gives TOML's types; the environment and the command line give text. Both end as the types
+of :class:`cachepod.environment.config.Settings`, or as an error that names the giver.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cachepod.environment.urls import masked
+from cachepod.errors import CachepodError, ConfigurationProblem
+from cachepod.model.names import check_tree_name, check_user_key
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_APT = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=\S+)?")
+_CUDA = re.compile(r"\d{1,2}\.\d{1,2}")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+
+
+@dataclass(frozen=True)
+class Given:
+    """
+    A value as somebody gave it.
+
+    Args:
+        value: Of TOML's types, or text.
+
+        where: Names the giver in an error: ``cachepod.toml:12``, ``CACHEPOD_LEVEL``, ``--level``.
+
+        source: Names it where the configuration is shown: ``environment CACHEPOD_LEVEL``.
+
+        folder: Where relative paths count from.
+
+        spaced: Whether a text for a list holds its elements between blanks.
+    """
+
+    value: object
+    where: str
+    source: str
+    folder: Path
+    spaced: bool = False
+
+    def problem(self, what: str, hint: str = "") -> ConfigurationProblem:
+        """An error about this value."""
+        return ConfigurationProblem(self.where, what, hint=hint)
+
+
+Reader = Callable[[str, Given], object]
+
+
+def text(name: str, given: Given) -> str:
+    """One line of text."""
+    if not isinstance(given.value, (str, os.PathLike)):
+        raise given.problem(f"{name} must be text in quotes, not {_kind(given.value)}")
+    value = os.fspath(given.value)
+    if not isinstance(value, str) or any(letter in value for letter in "\0\n\r"):
+        raise given.problem(f"{name} must be one line of text")
+    return value.strip()
+
+
+def texts(name: str, given: Given) -> tuple[str, ...]:
+    """A list of lines; one text alone is a list of one."""
+    value = given.value
+    if isinstance(value, str):
+        return tuple(value.split()) if given.spaced else (text(name, given),)
+    if not isinstance(value, (list, tuple)):
+        raise given.problem(f"{name} must be a list of texts, not {_kind(value)}")
+    found = []
+    for item in value:
+        if not isinstance(item, (str, os.PathLike)):
+            raise given.problem(f"{name} must be a list of texts, but has {_kind(item)} in it")
+        found.append(text(name, Given(item, given.where, given.source, given.folder)))
+    return tuple(found)
+
+
+def path(name: str, given: Given) -> Path:
+    """An absolute path; relative ones count from the giver's folder."""
+    value = text(name, given)
+    if not value:
+        raise given.problem(f"{name} is empty")
+    return _absolute(value, given)
+
+
+def paths(name: str, given: Given) -> tuple[Path, ...]:
+    """A list of them."""
+    values = texts(name, given)
+    if "" in values:
+        raise given.problem(f"{name} has an empty path in it")
+    return tuple(_absolute(value, given) for value in values)
+
+
+def places(name: str, given: Given) -> tuple[str, ...]:
+    """Directories and URLs; a directory becomes absolute."""
+    values = texts(name, given)
+    if "" in values:
+        raise given.problem(f"{name} has an empty place in it")
+    return tuple(value if "://" in value else str(_absolute(value, given)) for value in values)
+
+
+def folders(name: str, given: Given) -> Mapping[str, Path]:
+    """Named directories: a table, or ``NAME=DIR`` texts."""
+    value = given.value
+    pairs: list[tuple[str, object]]
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+    else:
+        pairs = []
+        for item in texts(name, given):
+            tree, equals, place = item.partition("=")
+            if not equals:
+                raise given.problem(f"{masked(item)!r} is not of the form NAME=DIR")
+            pairs.append((tree.strip(), place))
+    found: dict[str, Path] = {}
+    for tree, folder in pairs:
+        _adopt(given, lambda tree=tree: check_tree_name(tree))  # type: ignore[misc]
+        if tree in found:
+            raise given.problem(f"the tree {tree} is given twice")
+        found[tree] = path(f"{name}.{tree}", Given(folder, given.where, given.source, given.folder))
+    return found
+
+
+def yes_or_no(name: str, given: Given) -> bool:
+    """A truth value."""
+    value = given.value
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and given.spaced:
+        if value.strip().lower() in _TRUE:
+            return True
+        if value.strip().lower() in _FALSE:
+            return False
+        raise given.problem(f"{name} must be 1 or 0, true or false, not {value!r}")
+    raise given.problem(f"{name} must be true or false, not {_kind(value)}")
+
+
+def whole(low: int, high: int | None = None) -> Reader:
+    """A whole number of a range."""
+
+    def read(name: str, given: Given) -> int:
+        value = given.value
+        if isinstance(value, str) and given.spaced:
+            try:
+                value = int(value)
+            except ValueError:
+                raise given.problem(f"{name} must be a whole number, not {value!r}") from None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise given.problem(f"{name} must be a whole number, not {_kind(value)}")
+        if value < low or (high is not None and value > high):
+            limits = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise given.problem(f"{name} must be {limits}, not {value}")
+        return value
+
+    return read
+
+
+def number(low: float, high: float | None = None, hint: str = "") -> Reader:
+    """A number of a range."""
+
+    def read(name: str, given: Given) -> float:
+        value = given.value
+        if isinstance(value, str) and given.spaced:
+            try:
+                value = float(value)
+            except ValueError:
+                raise given.problem(f"{name} must be a number, not {value!r}", hint) from None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise given.problem(f"{name} must be a number, not {_kind(value)}", hint)
+        if not math.isfinite(value) or value < low or (high is not None and value > high):
+            limits = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+            raise given.problem(f"{name} must be {limits}, not {value:g}", hint)
+        return float(value)
+
+    return read
+
+
+def one_of(*choices: str) -> Reader:
+    """One of a few words."""
+
+    def read(name: str, given: Given) -> str:
+        value = text(name, given)
+        if value not in choices:
+            raise given.problem(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        return value
+
+    return read
+
+
+def cuda(name: str, given: Given) -> str:
+    """A CUDA release, ``12.6``, or nothing."""
+    hint = f'write it in quotes, as {name} = "12.6"'
+    if not isinstance(given.value, str):
+        raise given.problem(f"{name} must be text in quotes, not {_kind(given.value)}", hint)
+    value = text(name, given)
+    if value and not _CUDA.fullmatch(value):
+        raise given.problem(f"{name} must be a release such as 12.6, not {value!r}", hint)
+    return value
+
+
+def url(name: str, given: Given) -> str:
+    """A URL, or nothing."""
+    value = text(name, given)
+    if value and not _SCHEME.fullmatch(value):
+        raise given.problem(f"{name} must be a URL, not {masked(value)!r}")
+    return value
+
+
+def urls(name: str, given: Given) -> tuple[str, ...]:
+    """A list of them."""
+    values = texts(name, given)
+    for value in values:
+        if not _SCHEME.fullmatch(value):
+            raise given.problem(f"{name} must be a list of URLs, but has {masked(value)!r} in it")
+    return values
+
+
+def torch_index(name: str, given: Given) -> str:
+    """``auto``, ``pypi`` or a URL."""
+    value = text(name, given)
+    if value not in ("auto", "pypi") and not _SCHEME.fullmatch(value):
+        raise given.problem(f"{name} must be auto, pypi or a URL, not {masked(value)!r}")
+    return value
+
+
+def modules(name: str, given: Given) -> tuple[str, ...]:
+    """Names of modules to import."""
+    values = texts(name, given)
+    for value in values:
+        if not _MODULE.fullmatch(value):
+            raise given.problem(f"{name}: {value!r} cannot be imported, it is not a module's name")
+    return values
+
+
+def apt_packages(name: str, given: Given) -> tuple[str, ...]:
+    """Names of Debian packages, with ``=VERSION`` where wanted."""
+    values = texts(name, given)
+    for value in values:
+        if not _APT.fullmatch(value):
+            raise given.problem(f"{name}: {value!r} is not the name of an apt package")
+    return values
+
+
+def user_key(name: str, given: Given) -> str | None:
+    """A key of the user's own."""
+    value = text(name, given)
+    if not value:
+        return None
+    _adopt(given, lambda: check_user_key(value))
+    return value
+
+
+def command(name: str, given: Given) -> str:
+    """A command on the PATH, or the path of a program."""
+    value = text(name, given)
+    return str(_absolute(value, given)) if os.sep in value else value
+
+
+def _adopt(given: Given, check: Callable[[], object]) -> None:
+    """Let an error of *check* name the giver."""
+    try:
+        check()
+    except CachepodError as error:
+        raise given.problem(error.message, error.hint) from None
+
+
+def _absolute(value: str, given: Given) -> Path:
+    return Path(os.path.abspath(given.folder / os.path.expanduser(value)))
+
+
+def _kind(value: object) -> str:
+    """What a value is, in TOML's words."""
+    if isinstance(value, bool):
+        return f"the truth value {'true' if value else 'false'}"
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    return "a table" if isinstance(value, Mapping) else f"a {type(value).__name__}"
