@@ -373,7 +373,7 @@ def _read_file(path: str, name: str, limit: int) -> bytes:
 def _format_version(data: bytes) -> int | None:
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     version = value.get("format") if isinstance(value, dict) else None
     return version if type(version) is int and version >= 1 else None

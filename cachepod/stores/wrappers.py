@@ -136,6 +136,7 @@ class Retrying(WriteStore):
 
     def move(self, name: str, to: str) -> None:
         """As the protocol says."""
+        self.size(name)
         attempted = False
 
         def act() -> None:
@@ -144,10 +145,10 @@ class Retrying(WriteStore):
             try:
                 self._store.move(name, to)
             except ObjectMissing:
-                # An attempt that failed may yet have been carried out.
+                # It was there: the attempt that failed was carried out, only its answer is lost.
                 if not again:
                     raise
-                self._store.size(to)
+                self.size(to)
 
         self._patience.try_to(act)
 
