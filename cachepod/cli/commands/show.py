@@ -1,0 +1,106 @@
+"""``cachepod show``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from cachepod.cli.commands.ls import entry
+from cachepod.cli.options import STORE, Invocation, complete_key, subcommand
+from cachepod.cli.render import Outcome, age, count, duration, moment, table
+from cachepod.cli.snapshots import find_manifest
+from cachepod.errors import human_bytes
+
+if TYPE_CHECKING:
+    from cachepod.model.manifest import Manifest
+
+
+@subcommand("show", *STORE)
+@click.argument("key", shell_complete=complete_key)
+def command(call: Invocation, key: str) -> Outcome:
+    """Show the snapshot KEY: its inputs, trees and distributions, with their sizes."""
+    started = time.monotonic()
+    manifest = find_manifest(call.stores(call.settings()), key)
+    summary = manifest.summary
+    trees, distributions = sizes(manifest)
+    document = entry(summary)
+    document["inputs"] = dict(sorted(summary.fingerprint.inputs.items()))
+    document["trees"] = [
+        {"name": tree.name, "root": tree.root, "files": files, "size": size}
+        for tree, (files, size) in zip(summary.trees, trees, strict=True)
+    ]
+    document["distributions"] = [
+        {"name": each.name, "version": each.version, "files": files, "size": size}
+        for each, (files, size) in zip(summary.distributions, distributions, strict=True)
+    ]
+    document["chunks"] = len(manifest.chunks)
+    document["packs"] = len(manifest.packs)
+    creator = ", ".join(f"{name} {value}" for name, value in sorted(summary.creator.items()))
+    facts = [
+        ("key", summary.key),
+        ("created", f"{moment(summary.created)} ({age(summary.created)})"),
+        ("creator", creator),
+        ("size", f"{human_bytes(summary.size)} in {count(summary.files, 'file')}"),
+        (
+            "stored",
+            f"{human_bytes(summary.stored)} in {count(len(manifest.chunks), 'chunk')} "
+            f"of {count(len(manifest.packs), 'pack')}",
+        ),
+    ]
+    parts = [
+        table(("SNAPSHOT", ""), facts),
+        table(
+            ("TREE", "CAPTURED FROM", "FILES", "SIZE"),
+            [
+                (tree.name, tree.root, f"{files:,}", human_bytes(size))
+                for tree, (files, size) in zip(summary.trees, trees, strict=True)
+            ],
+            right="FILES SIZE",
+        ),
+        table(("INPUT", "VALUE"), sorted(summary.fingerprint.inputs.items())),
+    ]
+    if distributions:
+        biggest = sorted(
+            zip(summary.distributions, distributions, strict=True),
+            key=lambda pair: (-pair[1][1], pair[0].name),
+        )
+        rows = [
+            (each.name, each.version, f"{files:,}", human_bytes(size))
+            for each, (files, size) in biggest
+        ]
+        parts.append(table(("DISTRIBUTION", "VERSION", "FILES", "SIZE"), rows, "FILES SIZE"))
+    return Outcome(
+        document=document,
+        text="\n\n".join(parts),
+        summary=(
+            f"{summary.key}: {count(len(summary.distributions), 'distribution')}, "
+            f"{duration(time.monotonic() - started)}"
+        ),
+    )
+
+
+def sizes(manifest: Manifest) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Files and bytes of every tree, and of every distribution, in the summary's order."""
+    from cachepod.model.manifest import Kind
+
+    entries = manifest.entries
+    roots = len(manifest.summary.trees)
+    trees = [[0, 0] for _ in range(roots)]
+    owners = [[0, 0] for _ in range(len(manifest.summary.distributions) + 1)]
+    tree_of: list[int] = []
+    for row, (kind, parent, size, owner) in enumerate(
+        zip(entries.kind, entries.parent, entries.size, entries.owner, strict=True)
+    ):
+        tree = row if row < roots else tree_of[parent]
+        tree_of.append(tree)
+        if kind in (Kind.FILE, Kind.HARDLINK):
+            plain = size if kind == Kind.FILE else 0
+            for total in (trees[tree], owners[owner]):
+                total[0] += 1
+                total[1] += plain
+    return (
+        [(files, size) for files, size in trees],
+        [(files, size) for files, size in owners[1:]],
+    )
