@@ -20,7 +20,7 @@ import click
 
 from cachepod.cli.progress import Display
 from cachepod.cli.render import Console, Outcome, bug, failure, printable
-from cachepod.errors import EXIT_FAILURE, CachepodError, TreeUnreadable
+from cachepod.errors import EXIT_FAILURE, CachepodError, TreeUnreadable, UsageProblem
 
 if TYPE_CHECKING:
     from cachepod.cli.watchdog import Link
@@ -44,7 +44,14 @@ class Invocation:
         """The effective configuration; see :func:`cachepod.environment.config.load_settings`."""
         from cachepod.environment.config import load_settings
 
-        return load_settings(self.flags, os.environ, Path.cwd())
+        try:
+            here = Path.cwd()
+        except FileNotFoundError:
+            raise UsageProblem("the working directory is gone", hint="cd somewhere") from None
+        settings = load_settings(self.flags, os.environ, here)
+        for note in settings.notes:
+            self.note(note)
+        return settings
 
     def stores(self, settings: Settings) -> list[WriteStore]:
         """The configured stores, nearest first."""
@@ -61,9 +68,9 @@ class Invocation:
         if self.link is not None:
             self.link.limit(seconds, stall=stall)
 
-    def say(self, text: str) -> None:
-        """A line for ``-v``."""
-        if self.console.verbose and not self.console.quiet:
+    def note(self, text: str) -> None:
+        """Something that a user should know."""
+        if not self.console.quiet:
             self.console.complain(f"cachepod: {printable(text)}")
 
 
@@ -155,6 +162,11 @@ _SETTINGS: dict[str, Decorator] = {
 
 STORE = ("store",)
 KEY = ("prefix", "requirements", "trees", "key", "handler")
+
+
+def all_settings() -> tuple[str, ...]:
+    """The names of all settings that are options of some command."""
+    return tuple(name for name in _SETTINGS if name != "config")
 
 
 def _flags(params: Mapping[str, object]) -> dict[str, object]:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 _LIVE_INTERVAL = 0.1
 _LINE_INTERVAL = 5.0
+_BAR = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}, {rate_fmt} "
+    "[{elapsed}<{remaining}]"
+)
+_COUNTER = "{desc}: {n_fmt}{postfix} [{elapsed}]"
 
 
 class _Face(Protocol):
@@ -201,17 +206,13 @@ class _Bar:
             total=(state.files_total if by_files else state.size_total) or None,
             desc=printable(state.name),
             unit=" files" if by_files else "B",
-            unit_scale=True,
+            unit_scale=not by_files,
             file=sys.stderr,
             leave=False,
-            dynamic_ncols=True,
+            ncols=_columns(),
+            nrows=20,  # one bar needs two; a terminal may say it has none
             mininterval=0,
-            bar_format=(
-                "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix} {rate_fmt} "
-                "[{elapsed}<{remaining}]"
-                if known
-                else "{desc}: {n_fmt} {postfix} [{elapsed}]"
-            ),
+            bar_format=_BAR if known else _COUNTER,
         )
 
     def draw(self, state: _State) -> None:
@@ -223,6 +224,7 @@ class _Bar:
         if not by_files and (state.files or state.files_total):
             of = f"/{state.files_total:,}" if state.files_total else ""
             bar.set_postfix_str(f"{state.files:,}{of} files", refresh=False)
+        bar.ncols = _columns()
         try:
             bar.refresh()
         except OSError:  # the terminal is gone; the work goes on
@@ -244,6 +246,14 @@ class _Bar:
             except OSError:
                 self._bar = None
         _stderr(text + "\n")
+
+
+def _columns() -> int:
+    try:
+        # A terminal that a container has just been given may not know its size yet: 0.
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def _stderr(text: str) -> None:

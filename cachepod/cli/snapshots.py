@@ -36,9 +36,7 @@ def find_manifest(stores: Sequence[WriteStore], key: str) -> Manifest:
     return _first(stores, key, load_manifest)
 
 
-def _first(
-    stores: Sequence[WriteStore], key: str, load: Callable[[Store, str], _T]
-) -> _T:
+def _first(stores: Sequence[WriteStore], key: str, load: Callable[[Store, str], _T]) -> _T:
     check_key(key)
     unreachable: StoreUnreachable | None = None
     for store in stores:

@@ -112,14 +112,9 @@ class _Search:
     miss: Miss | None = None
 
 
-def wants_environment(settings: Settings) -> bool:
-    """Whether the configuration asks for a Python environment, not for other trees alone."""
-    return bool(settings.requirements or settings.packages or settings.lock)
-
-
 def trees(settings: Settings) -> dict[str, Path]:
     """Every tree that a snapshot of this configuration has, and where it lies."""
-    roots = {ENVIRONMENT: settings.prefix} if wants_environment(settings) else {}
+    roots = {ENVIRONMENT: settings.prefix} if settings.wants_environment else {}
     return {**roots, **settings.trees}
 
 
@@ -280,7 +275,7 @@ def _wait(
 
 def _tried(settings: Settings, identity: Identity, restored: Restoration) -> Restoration:
     """*restored* if the environment works on this machine; else a miss, to be installed anew."""
-    if not wants_environment(settings):
+    if not settings.wants_environment:
         return restored
     from cachepod.environment.check import check, interpreter_works
 
@@ -334,7 +329,7 @@ def _from_relative(
         return miss
     store, relative = best
     miss = Restoration("miss", identity.key, exit_code=EXIT_MISS, problem=problem, nearest=relative)
-    if not wants_environment(settings) or not restorable(identity.fingerprint, relative):
+    if not settings.wants_environment or not restorable(identity.fingerprint, relative):
         return miss
     from cachepod.environment.check import interpreter_works
     from cachepod.snapshot.restore import Target, restore
@@ -454,7 +449,7 @@ def _check_publishable(settings: Settings, key: str, force: bool) -> None:
     for name, root in settings.trees.items():
         if not root.is_dir():
             raise TreeUnreadable(str(root), f"the tree {name} is not a directory")
-    if not wants_environment(settings):
+    if not settings.wants_environment:
         return
     prefix = settings.prefix
     if not prefix.is_dir():
@@ -500,7 +495,7 @@ def install_environment(
 
         CheckFailed: It is installed, but a module that must be importable is not.
     """
-    if not wants_environment(settings):
+    if not settings.wants_environment:
         return None
     from cachepod.environment.install import install
 

@@ -178,9 +178,7 @@ def start(here: Path, cleaning: float = 0.0) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_reaches_the_child_which_cleans_up(
-    tmp_path: Path, number: int, code: int
-) -> None:
+def test_a_signal_reaches_the_child_which_cleans_up(tmp_path: Path, number: int, code: int) -> None:
     child = start(tmp_path)
     child.send_signal(number)
     assert child.wait(20) == code

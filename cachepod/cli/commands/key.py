@@ -26,28 +26,31 @@ def command(call: Invocation, explain: bool, against: str | None) -> Outcome:
 
     Two machines that print the same key can share a snapshot.
     """
+    from cachepod.environment.identity import explain as inputs_of
     from cachepod.environment.identity import identify
 
     started = time.monotonic()
     settings = call.settings()
     identity = identify(settings)
-    inputs = identity.fingerprint.inputs
+    inputs = inputs_of(identity)
     document: Document = {"key": identity.key, "family": identity.fingerprint.family}
     text = identity.key
     if explain:
-        document["inputs"] = dict(sorted(inputs.items()))
-        rows = [("family", identity.fingerprint.family), *sorted(inputs.items())]
-        text += "\n\n" + table(("INPUT", "VALUE"), rows)
+        document["inputs"] = {each.name: each.value for each in inputs}
+        document["sources"] = {each.name: each.where for each in inputs if each.where}
+        text += "\n\n" + table(
+            ("INPUT", "VALUE", "FROM"), [(each.name, each.value, each.where) for each in inputs]
+        )
     if against is not None:
         other = find_summary(call.stores(settings), against)
         found = identity.fingerprint.differences(other.fingerprint)
         family = (identity.fingerprint.family, other.fingerprint.family)
         document["against"] = against
         document["differences"] = differences(found, family)
-        rows = difference_rows(found, family)
+        differing = difference_rows(found, family)
         text += "\n\n" + (
-            table(("INPUT", "HERE", "IN THE SNAPSHOT"), rows)
-            if rows
+            table(("INPUT", "HERE", "IN THE SNAPSHOT"), differing)
+            if differing
             else f"the same inputs as {against}"
         )
     return Outcome(

@@ -28,7 +28,6 @@ def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
     The command takes this process's place, with the environment first on its PATH. It starts
     even if the cache failed, as long as the install worked.
     """
-    from cachepod.environment.hook import wants_environment
     from cachepod.environment.identity import identify
 
     started = time.monotonic()
@@ -60,7 +59,7 @@ def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
     if not words:
         return outcome
     call.console.show(outcome)
-    return execute(words, settings.prefix if wants_environment(settings) else None)
+    return execute(words, settings.prefix if settings.wants_environment else None)
 
 
 def _restore(call: Invocation, settings: Settings, identity: Identity) -> Outcome:
