@@ -52,9 +52,8 @@ def _round(
 
     def start(kind: str, place: Path) -> None:
         drop_caches()
-        flags = ["--store", store]
-        environ = {"CACHEPOD_PREFIX": str(place / "env")}
-        run = run_hook(options.config, flags=flags, environ=environ, then=then)
+        environ = {"CACHEPOD_STORE": store, "CACHEPOD_PREFIX": str(place / "env")}
+        run = run_hook(options.config, environ=environ, then=then)
         runs.setdefault(kind, []).append(run)
         print(f"{kind}: {run.seconds:.2f} s", file=sys.stderr)
         if run.restored != (kind != "cold") and not options.store:

@@ -189,7 +189,7 @@ def main() -> None:
     _require_space(folder, stack.prefix_gb)
     _require_space(_existing(store), stack.store_gb)
     config = _write_project(folder, stack)
-    prefix, gone = folder / "env", folder / "wiped"
+    prefix, gone, new_store = folder / "env", folder / "wiped", not store.exists()
     try:
         shutil.rmtree(prefix, ignore_errors=True)
         _say(f"{config}: {stack.title}\n\n{config.read_text().strip()}\n\nstore: {store}")
@@ -207,7 +207,7 @@ def main() -> None:
         shutil.rmtree(gone, ignore_errors=True)
         if not options.keep:
             shutil.rmtree(prefix, ignore_errors=True)
-    _say(_remains(folder, store, prefix if options.keep else None))
+    _say(_remains(folder, prefix if options.keep else None, store, new_store))
 
 
 def _verdict(runs: Mapping[str, HookRun]) -> str:
@@ -218,13 +218,14 @@ def _verdict(runs: Mapping[str, HookRun]) -> str:
     )
 
 
-def _remains(folder: Path, store: Path, prefix: Path | None) -> str:
+def _remains(folder: Path, prefix: Path | None, store: Path, new_store: bool) -> str:
     lines = ["", "What stays on this machine:"]
-    lines.append(f"  {store}: the store, {measure.tree_size(store)[1] / 1e6:,.0f} MB")
+    also = "" if new_store else ", with what else it held before"
+    lines.append(f"  {store}: the store, {measure.tree_size(store)[1] / 1e6:,.0f} MB{also}")
     if prefix is not None:
-        lines.append(f"  {prefix}: the environment; cachepod run --config {folder}/cachepod.toml")
-    lines.append(f"  {folder}: cachepod itself in a virtual environment, and the demo's program")
-    lines.append(f"To forget it all: rm -r {store} {folder}")
+        lines.append(f"  {prefix}: the environment")
+    lines.append(f"  {folder}: cachepod in a virtual environment of its own, the demo's program")
+    lines.append(f"To remove it: rm -r {folder}{f' {store}' if new_store else ''}")
     return "\n".join(lines)
 
 

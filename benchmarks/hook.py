@@ -50,7 +50,6 @@ class HookRun:
 def run_hook(
     config: Path,
     *,
-    flags: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     then: Mapping[str, Sequence[str]] | None = None,
     quiet: bool = True,
@@ -61,8 +60,6 @@ def run_hook(
     Args:
         config: The configuration file.
 
-        flags: Added to each command.
-
         environ: Added to the environment.
 
         then: Commands to run in the environment afterwards, by the name of their row.
@@ -71,7 +68,7 @@ def run_hook(
     """
 
     def step(name: str, codes: Sequence[int] = (0,)) -> Step:
-        command = [measure.cachepod(), name, "--json", "--config", str(config), *flags]
+        command = [measure.cachepod(), name, "--json", "--config", str(config)]
         cost = measure.run(command, environ=environ, cwd=config.parent, codes=codes, quiet=quiet)
         return Step(name, cost)
 
@@ -80,7 +77,7 @@ def run_hook(
         steps.append(step("install"))
     steps.append(step("publish"))
     for name, program in (then or {}).items():
-        command = [measure.cachepod(), "run", "--config", str(config), *flags, "--", *program]
+        command = [measure.cachepod(), "run", "--config", str(config), "--", *program]
         cost = measure.run(command, environ=environ, cwd=config.parent, quiet=quiet)
         steps.append(Step(name, cost))
     return HookRun(tuple(steps))

@@ -53,12 +53,18 @@ class Cost:
 
     @property
     def report(self) -> dict[str, Any]:
-        """The JSON document that a ``--json`` command printed; empty if it printed none."""
+        """
+        The JSON document that a ``--json`` command printed; empty if it printed none.
+
+        What a publish says of its first store stands beside what it says of the whole.
+        """
         try:
             value = json.loads(self.output)
         except ValueError:
             return {}
-        return value if isinstance(value, dict) else {}
+        if not isinstance(value, dict):
+            return {}
+        return {**value, **next(iter(value.get("stores", [])), {})}
 
     @property
     def phases(self) -> dict[str, float]:
