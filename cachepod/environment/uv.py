@@ -1,0 +1,156 @@
+"""The installer of choice: uv, from its package on PyPI, never downloaded otherwise."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from cachepod.environment.failures import explain
+from cachepod.environment.installer import (
+    Resolution,
+    Wanted,
+    Watch,
+    child_environ,
+    with_hashes,
+    write_private,
+)
+from cachepod.environment.process import run, written_by
+from cachepod.environment.space import Artifact, read_artifacts
+from cachepod.errors import InstallFailed
+
+
+def find_uv() -> str | None:
+    """The uv that came with cachepod: its package knows, or it lies beside the interpreter."""
+    try:
+        from uv import find_uv_bin
+
+        return os.fspath(find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        pass
+    return shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
+
+
+class Uv:
+    """uv, with a cache of its own for one installation or with a lasting one."""
+
+    name = "uv"
+
+    def __init__(
+        self, binary: str, base: Path, work: Path, prefix: Path, cache: Path | None
+    ) -> None:
+        """
+        Args:
+            binary: uv itself.
+
+            base: The interpreter that is resolved for.
+
+            work: A directory for temporary files, on the file system of the prefix.
+
+            prefix: The environment, for errors.
+
+            cache: The lasting cache; None for one in *work*, which goes with it. From that one
+                files are hard links into the environment, so that they take their space once.
+                From a lasting one they are copies, since their times will be changed.
+        """
+        self._binary = binary
+        self._base = base
+        self._work = work
+        self._prefix = prefix
+        self._cache = cache or work / "cache"
+        self._link_mode = "copy" if cache else "hardlink"
+        self._temporary = work / "tmp"
+        self._temporary.mkdir(exist_ok=True)
+
+    def resolve(self, wanted: Wanted) -> Resolution:
+        """See :class:`cachepod.environment.installer.Installer`."""
+        if wanted.locked:
+            lines = tuple(line.line for line in wanted.requirements.lines)
+        else:
+            lines = self.compile(wanted)
+            if wanted.hashed:
+                lines = with_hashes(lines, wanted.requirements)
+        return Resolution(lines, tuple(self._artifacts(wanted, lines)))
+
+    def compile(self, wanted: Wanted, *extra: str) -> tuple[str, ...]:
+        """The lines that ``uv pip compile`` makes of what is wanted."""
+        asked = self._file("requirements.in", wanted, wanted.requirements.text)
+        output = self._work / "resolved.txt"
+        output.unlink(missing_ok=True)  # uv would prefer what an older one says
+        arguments = ["compile", str(asked), "--output-file", str(output)]
+        arguments += ["--python", str(self._base), "--no-header", "--no-annotate", *extra]
+        if wanted.requirements.constraints:
+            constraints = self._work / "constraints.txt"
+            write_private(constraints, wanted.requirements.constraints_text)
+            arguments += ["--constraint", str(constraints)]
+        self._run(wanted, arguments, Watch())
+        text = output.read_text("utf-8")
+        return tuple(line for line in text.replace("\\\n", " ").splitlines() if line.strip())
+
+    def sync(self, wanted: Wanted, resolution: Resolution, python: Path, watch: Watch) -> None:
+        """See :class:`cachepod.environment.installer.Installer`."""
+        exact = self._file("exact.txt", wanted, "".join(f"{line}\n" for line in resolution.lines))
+        arguments = ["sync", str(exact), "--python", str(python)]
+        arguments += ["--link-mode", self._link_mode, "--allow-empty-requirements"]
+        if wanted.hashed:
+            arguments.append("--require-hashes")
+        for name in wanted.local_names():
+            arguments += ["--reinstall-package", name]
+        self._run(wanted, arguments, watch)
+
+    def _artifacts(self, wanted: Wanted, lines: tuple[str, ...]) -> list[Artifact]:
+        """What *lines* are installed from; nothing if this uv cannot tell."""
+        exact = self._file("exact.txt", wanted, "".join(f"{line}\n" for line in lines))
+        output = self._work / "pylock.toml"
+        arguments = ["compile", str(exact), "--format", "pylock.toml", "--no-deps"]
+        arguments += ["--output-file", str(output), "--python", str(self._base), "--no-header"]
+        try:
+            self._run(wanted, arguments, Watch())
+            return read_artifacts(output)
+        except (InstallFailed, OSError, ValueError):
+            return []
+
+    def _file(self, name: str, wanted: Wanted, text: str) -> Path:
+        options = wanted.options(torch_as_extra=not wanted.torch_backend)
+        return write_private(self._work / name, options + text)
+
+    def _run(self, wanted: Wanted, arguments: list[str], watch: Watch) -> None:
+        """Run ``uv pip`` and turn its failure into an error."""
+        command = [self._binary, "pip", *arguments]
+        command += ["--cache-dir", str(self._cache), "--no-progress", "--color", "never"]
+        if wanted.torch_backend:
+            command += ["--torch-backend", wanted.torch_backend]
+        elif wanted.torch_index:
+            # A mirror of PyTorch's index holds other packages, too, in old versions; uv would
+            # look for those nowhere else. Best match is what pip does.
+            command += ["--index-strategy", "unsafe-best-match"]
+        if wanted.requirements.pre:
+            command += ["--prerelease", "allow"]
+        seen = 0
+
+        def tick(pid: int) -> None:
+            nonlocal seen
+            now = written_by(pid)
+            if now is not None and now > seen:
+                watch.written(now - seen)
+                seen = now
+
+        def line(text: str) -> None:
+            if text.strip().startswith("Building "):
+                watch.note(f"{text.strip()} from source")
+
+        outcome = run(
+            command,
+            environ=child_environ(wanted.environ, self._temporary),
+            directory=wanted.directory,
+            on_line=line,
+            on_tick=tick,
+        )
+        if outcome.status:
+            raise explain(
+                outcome.output,
+                installer=self.name,
+                where=str(self._prefix),
+                environ=wanted.environ,
+            )
