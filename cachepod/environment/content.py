@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 _BLOCK = 1 << 20
 # Not part of a project's sources: version control, what building and testing leave behind.
 _IGNORED = frozenset({".git", ".hg", ".svn", "__pycache__", ".cachepod"})
 _IGNORED_AT_TOP = frozenset({"build", "dist"})
-_IGNORED_SUFFIXES = (".pyc", ".egg-info")
+_IGNORED_SUFFIXES = (".pyc", ".egg-info", ".abi3.so")
+# What an editable installation compiles into the sources: after it the key must be what it was.
+_COMPILED = re.compile(r"\.(?:cpython|pypy)[0-9a-z_-]*\.so$")
 # A directory with one of these is an environment or a cache, whatever its name.
 _NOT_SOURCES = frozenset({"pyvenv.cfg", "CACHEDIR.TAG"})
 
@@ -25,19 +29,26 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def directory_digest(root: Path) -> str:
+def directory_digest(root: Path, leave_out: Collection[Path] = ()) -> str:
     """
     SHA-256 over a project's sources: relative names, contents, and which files are executable.
 
     Left out are ``.git``, ``__pycache__``, ``*.pyc``, ``*.egg-info``, the project's own ``build/``
-    and ``dist/``, and every virtual environment or tagged cache inside it. A link to a file counts
-    as that file, a link to a directory as its text.
+    and ``dist/``, modules compiled in place, and every virtual environment or tagged cache inside
+    it. A link to a file counts as that file, a link to a directory as its text.
+
+    Args:
+        root: The project.
+
+        leave_out: Directories that do not count either: the environment may lie in the project,
+            and be half made.
 
     Raises:
         OSError: Something in it cannot be read.
     """
     digest = hashlib.sha256()
-    for name, kind, path in sorted(_sources(os.fsencode(root), b"")):
+    outside = frozenset(os.fsencode(folder) for folder in leave_out)
+    for name, kind, path in sorted(_sources(os.fsencode(root), b"", outside)):
         if kind == "link":
             value = hashlib.sha256(os.readlink(path)).hexdigest()
         else:
@@ -47,7 +58,9 @@ def directory_digest(root: Path) -> str:
     return digest.hexdigest()
 
 
-def _sources(folder: bytes, inside: bytes) -> list[tuple[bytes, str, bytes]]:
+def _sources(
+    folder: bytes, inside: bytes, outside: frozenset[bytes]
+) -> list[tuple[bytes, str, bytes]]:
     """Relative name, kind and path of everything that counts below *folder*."""
     found: list[tuple[bytes, str, bytes]] = []
     with os.scandir(folder) as entries:
@@ -58,10 +71,12 @@ def _sources(folder: bytes, inside: bytes) -> list[tuple[bytes, str, bytes]]:
         name = os.fsdecode(entry.name)
         if name in _IGNORED or name.endswith(_IGNORED_SUFFIXES):
             continue
+        if entry.path in outside or _COMPILED.search(name):
+            continue
         relative = inside + entry.name
         if entry.is_dir(follow_symlinks=False):
             if inside or name not in _IGNORED_AT_TOP:
-                found += _sources(entry.path, relative + b"/")
+                found += _sources(entry.path, relative + b"/", outside)
         elif entry.is_file():
             mode = entry.stat().st_mode
             found.append((relative, "program" if mode & stat.S_IXUSR else "file", entry.path))

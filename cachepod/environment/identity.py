@@ -28,8 +28,8 @@ TORCH_INDEX = "https://download.pytorch.org/whl"
 _PYPI = "https://pypi.org/simple"
 # CUDA release that the wheels on PyPI are built for (x86-64 Linux), by torch's release
 _PYPI_CUDA = {"2.6": "12.4", "2.7": "12.6", "2.8": "12.8"}
-_CUDA_LOCAL = re.compile(r"\+cu(\d+)(\d)$")
-_NOT_A_NAME = re.compile(r"[^A-Za-z0-9._+]+")
+_CUDA_LOCAL = r"\+cu(\d+)(\d)$"
+_NOT_A_NAME = r"[^A-Za-z0-9._+]+"
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,7 @@ def identify(settings: Settings, environ: Mapping[str, str] | None = None) -> Id
             packages_where=settings.source("packages"),
             variables=python.markers,
             environ=environ,
+            leave_out=(settings.prefix,),
         )
     return _of_environment(settings, _merged(settings, requirements), python)
 
@@ -174,8 +175,8 @@ def _of_environment(
         family_torch = f"torch{torch.partition('+')[0]}"
     else:
         family_torch = "torch" if wants_torch else "notorch"
-    family = _NOT_A_NAME.sub("_", python.abi) + "-" + _NOT_A_NAME.sub("_", python.platform)
-    fingerprint = Fingerprint(f"{family}-{cu}-{_NOT_A_NAME.sub('_', family_torch)}", inputs)
+    family = re.sub(_NOT_A_NAME, "_", python.abi) + "-" + re.sub(_NOT_A_NAME, "_", python.platform)
+    fingerprint = Fingerprint(f"{family}-{cu}-{re.sub(_NOT_A_NAME, '_', family_torch)}", inputs)
     return Identity(fingerprint, fingerprint.key, requirements, python, torch_index, wheres)
 
 
@@ -228,7 +229,7 @@ def _link(place: str) -> str:
     import hashlib
 
     try:
-        names = os.listdir(place) if os.path.isdir(place) else [os.path.basename(place)]
+        names = [os.path.basename(place)] if os.path.isfile(place) else os.listdir(place)
     except OSError as error:
         raise UsageProblem(f"{place} cannot be read: {error.strerror}") from None
     archives = sorted(name for name in names if name.lower().endswith((*pep508.ARCHIVES, ".html")))
@@ -269,7 +270,11 @@ def _read_lock(
             hint="make one with cachepod lock, or uv export --format requirements-txt",
         )
     found = read_requirements(
-        [(lock, where)], root=settings.root, variables=python.markers, environ=environ
+        [(lock, where)],
+        root=settings.root,
+        variables=python.markers,
+        environ=environ,
+        leave_out=(settings.prefix,),
     )
     for each in found.lines:
         if not each.fixed:
@@ -314,7 +319,7 @@ def _implied_cuda(
     """CUDA release that follows from torch where the configuration names none."""
     if not torch:
         return ""
-    local = _CUDA_LOCAL.search(torch)
+    local = re.search(_CUDA_LOCAL, torch)
     if local:
         return f"{local[1]}.{local[2]}"
     if "+" in torch:  # +cpu, +rocm6.2

@@ -16,7 +16,6 @@ from pathlib import Path
 from cachepod.errors import UsageProblem
 
 _PROBE_TIMEOUT = 30  # seconds; a first start from a cold network disk is slow, not this slow
-_OCTAL = re.compile(r"\\([0-7]{3})")
 _MARKER = "marker:"
 
 
@@ -267,4 +266,4 @@ def _lines(path: Path) -> list[str]:
 
 def _unescape(text: str) -> str:
     """Undo the kernel's octal escapes of space, tab, newline and backslash."""
-    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

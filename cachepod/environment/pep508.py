@@ -21,7 +21,7 @@ ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _HEAD = re.compile(rf"(?P<name>{_NAME})\s*(?:\[(?P<extras>[^\]]*)\])?\s*(?P<rest>.*)")
-_EXTRAS = re.compile(rf"\s*(?:{_NAME}\s*(?:,\s*{_NAME}\s*)*)?")
+_EXTRAS = rf"\s*(?:{_NAME}\s*(?:,\s*{_NAME}\s*)*)?"
 _CLAUSE = re.compile(r"\s*(===|~=|==|!=|<=|>=|<|>)\s*(\S+?)\s*")
 _RELEASE = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _EXACT = re.compile(
@@ -29,8 +29,8 @@ _EXACT = re.compile(
     r"(?:\+[a-z0-9]+(?:\.[a-z0-9]+)*)?"
 )
 _SEPARATORS = re.compile(r"[-_.]+")
-_WHEEL = re.compile(r"(?P<name>[^-/]+)-(?P<version>[^-/]+)(?:-\d[^-/]*)?(?:-[^-/]+){3}\.whl")
-_SDIST = re.compile(rf"(?P<name>{_NAME}?)-(?P<version>\d[^-/]*)\.(?:zip|tar\.gz|tgz|tar\.\w+)")
+_WHEEL = r"(?P<name>[^-/]+)-(?P<version>[^-/]+)(?:-\d[^-/]*)?(?:-[^-/]+){3}\.whl"
+_SDIST = rf"(?P<name>{_NAME})-(?P<version>\d[^-/]*)\.(?:zip|tar\.gz|tgz|tar\.\w+)"
 
 
 class Malformed(ValueError):
@@ -88,7 +88,7 @@ def parse(text: str) -> Wanted:
         Malformed: It is none.
     """
     match = _HEAD.fullmatch(text.strip())
-    if not match or not _EXTRAS.fullmatch(match["extras"] or ""):
+    if not match or (match["extras"] and not re.fullmatch(_EXTRAS, match["extras"])):
         return _asked(text)
     rest = match["rest"]
     url = marker = ""
@@ -188,5 +188,5 @@ def applies(marker: str, variables: Mapping[str, str]) -> bool:
 
 def from_file_name(name: str) -> tuple[str, str]:
     """Name and version that a wheel's or a source archive's file name tells; empty otherwise."""
-    match = _WHEEL.fullmatch(name) or _SDIST.fullmatch(name)
+    match = re.fullmatch(_WHEEL, name) or re.fullmatch(_SDIST, name)
     return (normalized(match["name"]), match["version"].lower()) if match else ("", "")

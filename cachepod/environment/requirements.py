@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -23,12 +23,14 @@ from cachepod.errors import ConfigurationProblem
 
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _COMMENT_LINE = re.compile(r"\s*#")
-_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
-_HASH = re.compile(r"(sha256|sha384|sha512):([0-9a-fA-F]+)")
+# not compiled before they are used: most files need none of them
+_VARIABLE = r"\$\{([A-Z0-9_]+)\}"
+_HASH = r"(sha256|sha384|sha512):([0-9a-fA-F]+)"
+_EXTRAS_BEHIND = r"(?P<path>.+?)(?:\[(?P<extras>[^\[\]]*)\])?"
+_NAMED_URL = r"[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*@"
+_EGG = r"[#&]egg=([^&\[]+)"
 _OPTIONS_BEHIND = re.compile(r"\s(?=--?[A-Za-z])")
-_EXTRAS_BEHIND = re.compile(r"(?P<path>.+?)(?:\[(?P<extras>[^\[\]]*)\])?")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_EGG = re.compile(r"[#&]egg=([^&\[]+)")
 _LONG = {
     "-r": "--requirement",
     "-c": "--constraint",
@@ -139,6 +141,7 @@ def read_requirements(
     packages_where: str = "packages",
     variables: Mapping[str, str],
     environ: Mapping[str, str],
+    leave_out: Collection[Path] = (),
 ) -> Requirements:
     """
     Read files and inline lines.
@@ -156,10 +159,12 @@ def read_requirements(
 
         environ: Gives the values of ``${NAME}``.
 
+        leave_out: Directories that are no part of a local project they lie in.
+
     Raises:
         ConfigurationProblem: A file cannot be read, or a line means nothing; it is named.
     """
-    reader = _Reader(variables, environ)
+    reader = _Reader(variables, environ, leave_out)
     for path, named_by in files:
         reader.file(path, named_by, constraint=False)
     for text in packages:
@@ -170,9 +175,15 @@ def read_requirements(
 class _Reader:
     """What was met so far, while files are read one inside the other."""
 
-    def __init__(self, variables: Mapping[str, str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        variables: Mapping[str, str],
+        environ: Mapping[str, str],
+        leave_out: Collection[Path],
+    ) -> None:
         self._variables = variables
         self._environ = environ
+        self._leave_out = leave_out
         self._applies: dict[str, bool] = {}
         self._stack: list[Path] = []
         self._done: set[tuple[Path, bool]] = set()
@@ -269,8 +280,8 @@ class _Reader:
             return self._environ.get(name) or match[0]
 
         return (
-            _VARIABLE.sub(lambda match: value(match, False), text),
-            _VARIABLE.sub(lambda match: value(match, True), text),
+            re.sub(_VARIABLE, lambda match: value(match, False), text),
+            re.sub(_VARIABLE, lambda match: value(match, True), text),
         )
 
     def _options(self, raw: str, shown: str, where: str, folder: Path, constraint: bool) -> None:
@@ -348,7 +359,9 @@ class _Reader:
             if marker and not self._holds(marker):
                 return
             shown = shown.partition(" ;")[0]
-            found = _direct(target.strip(), shown.strip(), folder, where, editable=editable)
+            found = _direct(
+                target.strip(), shown.strip(), folder, where, self._leave_out, editable=editable
+            )
         else:
             wanted = pep508.parse(head)
             if wanted.marker and not self._holds(wanted.marker):
@@ -357,7 +370,7 @@ class _Reader:
                 raise ConfigurationProblem(
                     where, "only a directory or a version control URL can be editable"
                 )
-            found = _by_name(wanted, shown, folder, where)
+            found = _by_name(wanted, shown, folder, where, self._leave_out)
         into.append(_with_hashes(found, hashes))
 
     def _holds(self, marker: str) -> bool:
@@ -367,7 +380,9 @@ class _Reader:
         return self._applies[marker]
 
 
-def _by_name(wanted: pep508.Wanted, shown: str, folder: Path, where: str) -> Requirement:
+def _by_name(
+    wanted: pep508.Wanted, shown: str, folder: Path, where: str, leave_out: Collection[Path]
+) -> Requirement:
     """A requirement that starts with a name."""
     head = wanted.name + wanted.bracket
     if not wanted.url:
@@ -381,7 +396,7 @@ def _by_name(wanted: pep508.Wanted, shown: str, folder: Path, where: str) -> Req
         )
     if wanted.url.startswith("file:") or not _URL.match(wanted.url):
         path = _existing(_file_of(wanted.url), folder, where)
-        kind, digest = _digested(path, where)
+        kind, digest = _digested(path, where, leave_out)
         return Requirement(
             name=wanted.name,
             value=f"{wanted.bracket}{kind} sha256:{digest}",
@@ -400,7 +415,15 @@ def _by_name(wanted: pep508.Wanted, shown: str, folder: Path, where: str) -> Req
     )
 
 
-def _direct(target: str, shown: str, folder: Path, where: str, *, editable: bool) -> Requirement:
+def _direct(
+    target: str,
+    shown: str,
+    folder: Path,
+    where: str,
+    leave_out: Collection[Path],
+    *,
+    editable: bool,
+) -> Requirement:
     """A requirement that is a URL or a path and nothing else."""
     option, prefix = ("-e ", "editable ") if editable else ("", "")
     if _URL.match(target) and not target.startswith("file://"):
@@ -417,11 +440,11 @@ def _direct(target: str, shown: str, folder: Path, where: str, *, editable: bool
             pinned=version,
             fixed=True,
         )
-    match = _EXTRAS_BEHIND.fullmatch(target)
+    match = re.fullmatch(_EXTRAS_BEHIND, target)
     assert match is not None, "the expression matches any text that is not empty"
     extras = pep508.parse(f"x[{match['extras'] or ''}]").bracket
     path = _existing(_file_of(match["path"]), folder, where)
-    kind, digest = _digested(path, where)
+    kind, digest = _digested(path, where, leave_out)
     if editable and kind != "directory":
         raise ConfigurationProblem(where, f"{shown_path(path)} cannot be editable: it is a file")
     name, version = pep508.from_file_name(path.name)
@@ -525,7 +548,7 @@ def _hashes(raw: str, where: str) -> tuple[str, list[str]]:
             )
         if value is None and words:
             value = words.pop(0)
-        match = _HASH.fullmatch(value or "")
+        match = re.fullmatch(_HASH, value or "")
         length = {"sha256": 64, "sha384": 96, "sha512": 128}
         if not match or len(match[2]) != length[match[1]]:
             raise ConfigurationProblem(
@@ -537,8 +560,9 @@ def _hashes(raw: str, where: str) -> tuple[str, list[str]]:
 
 def _looks_local(text: str) -> bool:
     """pip's rule: what has a slash or starts with a dot, and what is called like an archive."""
-    head = text.partition(" ;")[0].partition("@")[0] if " @" in text else text.partition(" ;")[0]
-    path = head.partition("[")[0].strip()
+    if re.match(_NAMED_URL, text):
+        return False
+    path = text.partition(" ;")[0].partition("[")[0].strip()
     return path.startswith((".", "~")) or os.sep in path or path.lower().endswith(pep508.ARCHIVES)
 
 
@@ -563,11 +587,11 @@ def _existing(text: str, folder: Path, where: str) -> Path:
     raise ConfigurationProblem(where, f"{text} does not exist in {shown_path(folder) or folder}")
 
 
-def _digested(path: Path, where: str) -> tuple[str, str]:
+def _digested(path: Path, where: str, leave_out: Collection[Path]) -> tuple[str, str]:
     """What *path* is, and the digest of its content."""
     try:
         if path.is_dir():
-            return "directory", content.directory_digest(path)
+            return "directory", content.directory_digest(path, leave_out)
         return "file", content.file_digest(path)
     except OSError as error:
         name = os.fsdecode(error.filename or path)
@@ -591,7 +615,7 @@ def _project_name(path: Path) -> str:
 
 def _told_by_url(url: str) -> tuple[str, str]:
     """Name and version that a URL tells, by ``#egg=`` or by its file name."""
-    egg = _EGG.search(url)
+    egg = re.search(_EGG, url)
     if egg:
         return pep508.normalized(unquote(egg[1])), ""
     path = re.split(r"[?#]", url, maxsplit=1)[0]

@@ -20,10 +20,11 @@ from cachepod.model.names import check_tree_name, check_user_key
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
-_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-_APT = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=\S+)?")
-_CUDA = re.compile(r"\d{1,2}\.\d{1,2}")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+# not compiled before they are used: most configurations need none of them
+_MODULE = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_APT = r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=\S+)?"
+_CUDA = r"\d{1,2}\.\d{1,2}"
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://\S+"
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def cuda(name: str, given: Given) -> str:
     if not isinstance(given.value, str):
         raise given.problem(f"{name} must be text in quotes, not {_kind(given.value)}", hint)
     value = text(name, given)
-    if value and not _CUDA.fullmatch(value):
+    if value and not re.fullmatch(_CUDA, value):
         raise given.problem(f"{name} must be a release such as 12.6, not {value!r}", hint)
     return value
 
@@ -208,7 +209,7 @@ def cuda(name: str, given: Given) -> str:
 def url(name: str, given: Given) -> str:
     """A URL, or nothing."""
     value = text(name, given)
-    if value and not _SCHEME.fullmatch(value):
+    if value and not re.fullmatch(_SCHEME, value):
         raise given.problem(f"{name} must be a URL, not {masked(value)!r}")
     return value
 
@@ -217,7 +218,7 @@ def urls(name: str, given: Given) -> tuple[str, ...]:
     """A list of them."""
     values = texts(name, given)
     for value in values:
-        if not _SCHEME.fullmatch(value):
+        if not re.fullmatch(_SCHEME, value):
             raise given.problem(f"{name} must be a list of URLs, but has {masked(value)!r} in it")
     return values
 
@@ -225,7 +226,7 @@ def urls(name: str, given: Given) -> tuple[str, ...]:
 def torch_index(name: str, given: Given) -> str:
     """``auto``, ``pypi`` or a URL."""
     value = text(name, given)
-    if value not in ("auto", "pypi") and not _SCHEME.fullmatch(value):
+    if value not in ("auto", "pypi") and not re.fullmatch(_SCHEME, value):
         raise given.problem(f"{name} must be auto, pypi or a URL, not {masked(value)!r}")
     return value
 
@@ -234,7 +235,7 @@ def modules(name: str, given: Given) -> tuple[str, ...]:
     """Names of modules to import."""
     values = texts(name, given)
     for value in values:
-        if not _MODULE.fullmatch(value):
+        if not re.fullmatch(_MODULE, value):
             raise given.problem(f"{name}: {value!r} cannot be imported, it is not a module's name")
     return values
 
@@ -243,7 +244,7 @@ def apt_packages(name: str, given: Given) -> tuple[str, ...]:
     """Names of Debian packages, with ``=VERSION`` where wanted."""
     values = texts(name, given)
     for value in values:
-        if not _APT.fullmatch(value):
+        if not re.fullmatch(_APT, value):
             raise given.problem(f"{name}: {value!r} is not the name of an apt package")
     return values
 

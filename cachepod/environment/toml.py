@@ -15,7 +15,7 @@ else:
 
 __all__ = ["TOMLDecodeError", "error_line", "key_lines", "loads"]
 
-_AT_LINE = re.compile(r"\(at line (\d+), column \d+\)")
+_AT_LINE = r"\(at line (\d+), column \d+\)"
 _TOKEN = re.compile(
     r'(?P<comment>#[^\n]*)|(?P<long>"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5})'
     r'|(?P<string>"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\')|(?P<newline>\n)'
@@ -37,9 +37,9 @@ def loads(text: str) -> dict[str, Any]:
 
 def error_line(error: TOMLDecodeError, text: str) -> tuple[int, str]:
     """The line that *error* is about, and its message without the place."""
-    match = _AT_LINE.search(str(error))
+    match = re.search(_AT_LINE, str(error))
     number = int(match[1]) if match else len(text.splitlines()) or 1
-    return number, _AT_LINE.sub("", str(error)).replace("(at end of document)", "").strip()
+    return number, re.sub(_AT_LINE, "", str(error)).replace("(at end of document)", "").strip()
 
 
 def key_lines(text: str) -> dict[tuple[str, ...], int]:

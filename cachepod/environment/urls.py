@@ -14,22 +14,21 @@ MASK = "***"
 
 # scheme://user:password@host - the authority ends at the first / ? # or blank, and a password
 # may hold an @ of its own: the last one counts
-_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/?#\s]*)@")
-_AUTHORITY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\s]*)")
-_PARAMETER = re.compile(r"(?<=[?&])([^=&#\s]+)=([^&#\s]*)")
+_USER = r"([A-Za-z][A-Za-z0-9+.-]*://)([^/?#\s]*)@"
+_AUTHORITY = r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\s]*)"
+_PARAMETER = r"(?<=[?&])([^=&#\s]+)=([^&#\s]*)"
+_QUERY = r"\?([^#\s]*)"
 # names of the parameters that services take tokens in or sign URLs with (S3, GCS, Azure)
-_SECRET = re.compile(
-    r"token|secret|passw|pwd|auth(?!or)|credential|signature|api[_-]?key|access[_-]?key"
+_SECRET = (
+    r"(?i)token|secret|passw|pwd|auth(?!or)|credential|signature|api[_-]?key|access[_-]?key"
     r"|^(?:key|sig|pass|x-amz-.*|x-goog-.*|expires|awsaccesskeyid|googleaccessid"
-    r"|sv|se|st|sp|sr|spr|skoid|sktid|skt|ske|sks|skv)$",
-    re.IGNORECASE,
+    r"|sv|se|st|sp|sr|spr|skoid|sktid|skt|ske|sks|skv)$"
 )
-_QUERY = re.compile(r"\?([^#\s]*)")
 
 
 def is_secret_name(name: str) -> bool:
     """Whether a variable or a parameter called *name* holds a secret by its name."""
-    return _SECRET.search(name) is not None
+    return re.search(_SECRET, name) is not None
 
 
 def plain(url: str) -> str:
@@ -38,8 +37,8 @@ def plain(url: str) -> str:
 
     ``https://me:TOKEN@Host.example/simple?token=x`` becomes ``https://host.example/simple``.
     """
-    url = _USER.sub(r"\1", url)
-    url = _AUTHORITY.sub(lambda match: f"{match[1].lower()}://{match[2].lower()}", url, count=1)
+    url = re.sub(_USER, r"\1", url)
+    url = re.sub(_AUTHORITY, lambda match: f"{match[1].lower()}://{match[2].lower()}", url, count=1)
 
     def public(match: re.Match[str]) -> str:
         kept = [
@@ -47,12 +46,16 @@ def plain(url: str) -> str:
         ]
         return "?" + "&".join(kept) if kept else ""
 
-    return _QUERY.sub(public, url, count=1)
+    return re.sub(_QUERY, public, url, count=1)
 
 
 def masked(text: str) -> str:
     """*text* for a reader: every secret in every URL of it replaced by ``***``."""
-    text = _USER.sub(rf"\1{MASK}@", text)
-    return _PARAMETER.sub(
-        lambda match: f"{match[1]}={MASK if is_secret_name(match[1]) else match[2]}", text
+    if "://" not in text:
+        return text
+    text = re.sub(_USER, rf"\1{MASK}@", text)
+    return re.sub(
+        _PARAMETER,
+        lambda match: f"{match[1]}={MASK if is_secret_name(match[1]) else match[2]}",
+        text,
     )
