@@ -7,6 +7,12 @@ to do next. Anything that is not a :class:`CachepodError` is a bug.
 
 from __future__ import annotations
 
+import errno
+import os
+
+#: A full file system, or a quota that is used up.
+SPACE_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT))
+
 EXIT_DONE = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -164,6 +170,14 @@ class TreeUnreadable(CachepodError):
         super().__init__(f"{path}: {why}", hint=hint)
         self.path = path
         self.why = why
+
+
+def write_problem(path: str | bytes, error: OSError) -> SpaceExhausted | TreeUnreadable:
+    """What a failed write to *path* on this machine's own disk is called."""
+    name, why = os.fsdecode(path), error.strerror or str(error)
+    if error.errno in SPACE_ERRORS:
+        return SpaceExhausted(name, why, hint="free some space, or choose another --prefix")
+    return TreeUnreadable(name, why)
 
 
 class InstallFailed(CachepodError):

@@ -697,6 +697,12 @@ def _find_extent_problem(entries: Entries, extents: Extents, chunks: Chunks) -> 
     ends = map(operator.add, extents.offset, extents.length)
     if not all(map(operator.le, ends, map(entries.size.__getitem__, extents.entry))):
         return "an extent ends after its file"
+    covered = array("Q", bytes(8 * len(entries)))
+    for row, length in zip(extents.entry, extents.length, strict=True):
+        covered[row] += length
+    if not all(map(operator.le, covered, entries.size)):
+        # Only files have extents, so what the size of other kinds means does not matter here.
+        return "a file's extents overlap"
     raws = chain.from_iterable(
         (raw,) * (first[row + 1] - first[row]) for row, raw in enumerate(chunks.raw)
     )

@@ -46,13 +46,12 @@ from cachepod.snapshot.prior import Prior
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.reading import Piece, Reader, Task, file_tasks, run_task
 from cachepod.snapshot.scan import Scan, TreeSource, scan
-from cachepod.snapshot.stamp import Stamp, State, read_stamp
+from cachepod.snapshot.stamp import ENVIRONMENT_TREE, Stamp, State, read_stamp
 from cachepod.snapshot.workers import default_threads, run_workers
 from cachepod.stores.base import WriteStore, exists, put
 
 __all__ = ["PublishReport", "TreeSource", "publish"]
 
-ENVIRONMENT_TREE = "env"
 #: Relatives whose chunks are looked through; the newest ones, for they are the most alike.
 _RELATIVES = 16
 

@@ -20,6 +20,8 @@ from enum import Enum
 from pathlib import Path
 
 STATE_DIRECTORY = ".cachepod"
+#: The tree that is a Python environment; its stamp says for which key it was made.
+ENVIRONMENT_TREE = "env"
 _STAMP = "stamp.json"
 _LIMIT = 64 * 1024
 

@@ -1,0 +1,422 @@
+"""
+Store to trees, all or nothing.
+
+Each tree is filled in a stage beside its place and swapped in by one rename; see swap.py for what
+a crash leaves. A tree that already holds the snapshot is only confirmed; of one that holds a
+relative, the files that are the same are linked into the stage, and only the rest is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cachepod.errors import (
+    CorruptObject,
+    Miss,
+    NotEnoughSpace,
+    ObjectMissing,
+    write_problem,
+)
+from cachepod.model.fingerprint import Fingerprint
+from cachepod.model.layout import MAX_MANIFEST_SIZE
+from cachepod.model.manifest import Manifest
+from cachepod.model.names import TRASH, damaged_name, is_pack_id, manifest_name
+from cachepod.snapshot.engine import Engine
+from cachepod.snapshot.held import Held, holds, read_held, write_held
+from cachepod.snapshot.keep import Keep, find_kept
+from cachepod.snapshot.paths import reachable, remove_tree
+from cachepod.snapshot.phases import Phases
+from cachepod.snapshot.plan import Plan, make_plan
+from cachepod.snapshot.progress import NoProgress, Progress
+from cachepod.snapshot.scan import MODE_MASK
+from cachepod.snapshot.stamp import Stamp, State
+from cachepod.snapshot.swap import Workspace, swap, workspace
+from cachepod.snapshot.workers import default_threads
+from cachepod.stores.base import Store, WriteStore, put
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the tree named *tree* goes."""
+
+    tree: str
+    root: Path
+
+
+@dataclass(frozen=True)
+class RestoreReport:
+    """
+    What a restore did.
+
+    Args:
+        outcome: ``restored``; ``updated`` if a part was there; ``confirmed`` if all was.
+
+        files: Regular files and hard links that the trees hold now.
+
+        size: Their plain bytes.
+
+        read: Bytes read from the store.
+
+        written: Plain bytes written.
+
+        phases: Seconds of each.
+
+        warnings: What a user should know.
+    """
+
+    outcome: str
+    files: int = 0
+    size: int = 0
+    read: int = 0
+    written: int = 0
+    phases: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def confirmed(
+    targets: Sequence[Target], key: str, state: State = State.COMPLETE
+) -> RestoreReport | None:
+    """The report of a restore that finds everything in place; None if there is work to do."""
+    begun = time.perf_counter()
+    found = [holds(target.root, target.tree, key, state) for target in targets]
+    if not found or not all(found):
+        return None
+    summary = next(held for held in found if held is not None).manifest.summary
+    return RestoreReport(
+        "confirmed",
+        files=summary.files,
+        size=summary.size,
+        phases={"confirm": time.perf_counter() - begun},
+    )
+
+
+def restore(
+    store: Store,
+    key: str,
+    targets: Sequence[Target],
+    *,
+    expect: Fingerprint | None = None,
+    partial: bool = False,
+    threads: int = 0,
+    direct: bool = True,
+    force: bool = False,
+    min_free: float = 0.10,
+    progress: Progress | None = None,
+) -> RestoreReport:
+    """
+    Make each of *targets* what the snapshot *key* says.
+
+    Args:
+        expect: The fingerprint that the snapshot must have been published under.
+
+        partial: The snapshot is a relative's: mark the trees so that an install tops them up.
+
+        threads: Zero for two a core, more for a store that rewards it.
+
+        direct: Write big files with O_DIRECT where the file system has it.
+
+        force: Restore anew what is there, and replace directories that cachepod did not make.
+
+        min_free: Share of the file system that must stay free.
+
+    Raises:
+        Miss: There is no such snapshot, or it is not what was asked for.
+
+        CorruptObject, ObjectMissing: The snapshot is damaged.
+
+        StoreUnreachable: The store failed.
+
+        NotEnoughSpace, SpaceExhausted: Known before the first byte, and while writing.
+
+        ForeignDirectory, TreeUnreadable: A target cannot be replaced or written.
+
+    After any of them every target is as it was, or, where it can only be filled in place, marked
+    as incomplete.
+    """
+    progress = progress or NoProgress()
+    state = State.PARTIAL if partial else State.COMPLETE
+    if not force:
+        report = confirmed(targets, key, state)
+        if report is not None:
+            return report
+    phases = Phases(progress)
+    phases.begin("manifest")
+    name = manifest_name(key)
+    try:
+        data = store.read(name, limit=MAX_MANIFEST_SIZE)
+    except ObjectMissing:
+        raise Miss(key) from None
+    manifest = Manifest.decode(data, name=name)
+    roots = _check(manifest, key, targets, expect)
+    with ExitStack() as stack:
+        phases.begin("prepare")
+        entered = {
+            target.root: stack.enter_context(workspace(target.root, force=force))
+            for target in sorted(targets, key=lambda target: target.root)  # one order, no deadlock
+        }
+        spaces = [entered[target.root] for target in targets]
+        if not force:
+            # Another restore of this machine may have done it while this one waited.
+            report = confirmed(targets, key, state)
+            if report is not None:
+                return report
+        job = _Restore(store, manifest, data, targets, roots, spaces, state, phases)
+        if not force:
+            job.keep_what_is_there()
+        return job.run(
+            threads or default_threads() * 2 + store.parallel_reads,
+            direct=direct,
+            min_free=min_free,
+            progress=progress,
+        )
+
+
+def _check(
+    manifest: Manifest, key: str, targets: Sequence[Target], expect: Fingerprint | None
+) -> list[int]:
+    """Row of the root of each target's tree."""
+    summary = manifest.summary
+    if summary.key != key:
+        raise CorruptObject(manifest_name(key), f"it says that it is {summary.key}")
+    if expect is not None and summary.fingerprint.digest != expect.digest:
+        raise Miss(key, "the snapshot of this key was made of other inputs")
+    rows = {tree.name: row for row, tree in enumerate(summary.trees)}
+    missing = [target.tree for target in targets if target.tree not in rows]
+    if missing:
+        raise Miss(key, f"the snapshot has no tree {', '.join(missing)}")
+    return [rows[target.tree] for target in targets]
+
+
+class _Restore:
+    """One restore at work."""
+
+    def __init__(
+        self,
+        store: Store,
+        manifest: Manifest,
+        data: bytes,
+        targets: Sequence[Target],
+        roots: Sequence[int],
+        spaces: Sequence[Workspace],
+        state: State,
+        phases: Phases,
+    ) -> None:
+        self.store = store
+        self.manifest = manifest
+        self.data = data
+        self.targets = targets
+        self.roots = roots
+        self.spaces = spaces
+        self.state = state
+        self.phases = phases
+        self.wanted = _rows_below(manifest, roots)
+        self.kept: list[Keep] = []
+
+    def keep_what_is_there(self) -> None:
+        """Find the files that need not be brought."""
+        for target, root, space in zip(self.targets, self.roots, self.spaces, strict=True):
+            held: Held | None = read_held(space.root, target.tree)
+            if held is not None:
+                kept = find_kept(self.manifest, root, held)
+                self.kept.append(kept)
+                for row in kept.rows:
+                    self.wanted[row] = 0
+
+    def run(
+        self, threads: int, *, direct: bool, min_free: float, progress: Progress
+    ) -> RestoreReport:
+        plan = make_plan(self.manifest, self.wanted)
+        self._check_space(plan, min_free)
+        directories = self._make_directories(plan)
+        engine = Engine(
+            self.store,
+            self.manifest,
+            plan,
+            self.wanted,
+            directories,
+            direct=direct,
+            progress=progress,
+        )
+        kept = sum(len(keep.rows) for keep in self.kept)
+        self.phases.begin("restore", files=plan.files, size=plan.size)
+        for keep in self.kept:
+            _link(keep, engine)
+        engine.run(threads)
+        self.phases.begin("finish")
+        _finish(engine, plan, self.roots)
+        self._swap(engine, plan)
+        summary = self.manifest.summary
+        return RestoreReport(
+            outcome="updated" if kept else "restored",
+            files=plan.files + kept,
+            size=summary.size,
+            read=plan.stored + len(self.data),
+            written=plan.size,
+            phases=self.phases.end(),
+        )
+
+    def _check_space(self, plan: Plan, min_free: float) -> None:
+        seen: set[int] = set()
+        for space in self.spaces:
+            device = os.stat(space.place).st_dev
+            if device in seen:
+                continue
+            seen.add(device)
+            info = os.statvfs(space.place)
+            free = info.f_bavail * info.f_frsize
+            reserve = int(info.f_blocks * info.f_frsize * min_free)
+            if info.f_blocks and plan.space + reserve > free:
+                raise NotEnoughSpace(
+                    str(space.root),
+                    plan.space + reserve,
+                    free,
+                    hint=f"{min_free:.0%} of the file system are to stay free (min_free)",
+                )
+
+    def _make_directories(self, plan: Plan) -> dict[int, bytes]:
+        """Every directory, writable for now; row to path."""
+        entries = self.manifest.entries
+        directories = {
+            root: os.fsencode(space.stage)
+            for root, space in zip(self.roots, self.spaces, strict=True)
+        }
+        for row in plan.directories:
+            path = directories.get(row)
+            if path is None:
+                path = directories[row] = (
+                    directories[entries.parent[row]] + b"/" + entries.names[row]
+                )
+            try:
+                with reachable(path) as short:
+                    os.mkdir(short, 0o700)
+            except OSError as error:
+                raise write_problem(path, error) from error
+        return directories
+
+    def _swap(self, engine: Engine, plan: Plan) -> None:
+        """Stamp every stage as complete and swap it in; then the old trees go."""
+        digest = self.manifest.digest
+        key = self.manifest.summary.key
+        for target, root, space in zip(self.targets, self.roots, self.spaces, strict=True):
+            stamp = Stamp(self.state, key, target.tree, digest)
+            try:
+                write_held(space.stage, stamp, self.data, digest, engine.inode, engine.ctime)
+                swap(space)
+            except OSError as error:
+                raise write_problem(os.fsencode(space.root), error) from error
+            remove_tree(space.old)
+            try:
+                _set_directory(engine, root, os.fsencode(space.root))
+            except OSError as error:
+                raise write_problem(os.fsencode(space.root), error) from error
+        for keep in self.kept:
+            # Only now: making and removing a link changes the ctime.
+            _index_kept(keep, engine)
+        if self.kept:
+            for target, space in zip(self.targets, self.spaces, strict=True):
+                stamp = Stamp(self.state, key, target.tree, digest)
+                write_held(space.root, stamp, self.data, digest, engine.inode, engine.ctime)
+
+
+def _rows_below(manifest: Manifest, roots: Sequence[int]) -> bytearray:
+    """One byte an entry, 1 if it belongs to one of the trees with *roots*."""
+    entries = manifest.entries
+    marks = bytearray(len(entries))
+    for root in roots:
+        marks[root] = 1
+    for row, parent in enumerate(entries.parent):
+        marks[row] = marks[parent]
+    return marks
+
+
+def _link(keep: Keep, engine: Engine) -> None:
+    """Link the files that stay as they are into the stage."""
+    for row, path in keep.paths():
+        target = engine.path(row)
+        try:
+            with reachable(path) as source, reachable(target) as short:
+                os.link(source, short, follow_symlinks=False)
+        except OSError as error:
+            raise engine.writing(row, error) from error
+
+
+def _index_kept(keep: Keep, engine: Engine) -> None:
+    for row, path in keep.paths():
+        try:
+            with reachable(path) as short:
+                info = os.lstat(short)
+        except OSError:
+            continue  # an index without it only costs the next restore a read
+        engine.inode[row], engine.ctime[row] = info.st_ino, info.st_ctime_ns
+
+
+def _finish(engine: Engine, plan: Plan, roots: Sequence[int]) -> None:
+    """Hard links, symlinks, and last the attributes of directories, the deepest first."""
+    entries = engine.manifest.entries
+    linked: set[int] = set()
+    for row in plan.hardlinks:
+        first = entries.size[row]
+        try:
+            with reachable(engine.path(first)) as source, reachable(engine.path(row)) as target:
+                os.link(source, target, follow_symlinks=False)
+        except (OSError, KeyError) as error:
+            if isinstance(error, KeyError):
+                raise Miss(
+                    engine.manifest.summary.key, "a hard link crosses from one tree to another"
+                ) from error
+            raise engine.writing(row, error) from error
+        linked.add(first)
+    for row in linked:
+        with reachable(engine.path(row)) as short:
+            info = os.lstat(short)
+        engine.inode[row], engine.ctime[row] = info.st_ino, info.st_ctime_ns
+    for row in plan.symlinks:
+        mtime = entries.mtime[row]
+        try:
+            with reachable(engine.path(row)) as short:
+                os.symlink(entries.targets[entries.size[row]], short)
+                os.utime(short, ns=(mtime, mtime), follow_symlinks=False)
+        except OSError as error:
+            raise engine.writing(row, error) from error
+    apart = set(roots)
+    for row in reversed(plan.directories):
+        if row not in apart:  # a tree's root is closed only once it is in its place
+            try:
+                _set_directory(engine, row, engine.directories[row])
+            except OSError as error:
+                raise engine.writing(row, error) from error
+
+
+def _set_directory(engine: Engine, row: int, path: bytes) -> None:
+    entries = engine.manifest.entries
+    mtime = entries.mtime[row]
+    with reachable(path) as short:
+        engine.set_xattrs(row, short)
+        os.chmod(short, entries.mode[row] & MODE_MASK)
+        os.utime(short, ns=(mtime, mtime))
+
+
+def set_aside(store: WriteStore, key: str, error: CorruptObject | ObjectMissing) -> None:
+    """
+    Make room for a good snapshot where a damaged one lies, so that the next publish stores it.
+
+    The manifest is moved to the trash, and the pack at fault, if it is one, marked: a publish
+    takes no chunk from it. Nothing is deleted.
+
+    Raises:
+        StoreUnreachable: The store cannot be written to.
+    """
+    pack = error.name.rpartition("/")[2]
+    if is_pack_id(pack):
+        mark = json.dumps({"pack": pack, "key": key, "why": error.message, "time": time.time()})
+        put(store, damaged_name(pack), mark.encode())
+    try:
+        store.move(manifest_name(key), f"{TRASH}/{key}.{os.urandom(8).hex()}")
+    except ObjectMissing:
+        pass  # another reader was first
