@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cachepod.environment import settings as read
-from cachepod.environment.requirements import shown_path
+from cachepod.environment.requirement import shown_path
 from cachepod.environment.settings import Given
 from cachepod.environment.urls import masked
 from cachepod.errors import ConfigurationProblem, UsageProblem
@@ -227,6 +227,7 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], cwd: 
         from cachepod.stores.url import default_store_url
 
         values["store"] = (default_store_url(environ),)
+        sources["store"] = DEFAULT
     settings = Settings(**values, root=root, file=file, sources=sources, notes=_misspelled(environ))
     _check_combinations(settings)
     return settings
@@ -302,7 +303,12 @@ def _from_file(file: Path, root: Path) -> dict[str, Given]:
         where = f"{shown_path(file)}:{lines.get((name,), 1)}"
         if name not in KEYS:
             raise ConfigurationProblem(where, f"unknown key {name!r}", hint=_guess(name, KEYS))
-        found[name] = Given(value, where, where, root)
+        inner = {
+            path[1]: f"{shown_path(file)}:{line}"
+            for path, line in lines.items()
+            if len(path) == 2 and path[0] == name
+        }
+        found[name] = Given(value, where, where, root, inner=inner)
     return found
 
 

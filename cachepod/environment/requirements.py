@@ -9,16 +9,25 @@ line that does not apply is gone, and one that does is as if it had no marker.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote
 
-from cachepod.environment import content, pep508
-from cachepod.environment.urls import is_secret_name, masked, plain
+from cachepod.environment import pep508
+from cachepod.environment.requirement import (
+    URL,
+    Requirement,
+    by_name,
+    direct,
+    existing,
+    file_of,
+    looks_local,
+    shown_path,
+    with_hashes,
+)
+from cachepod.environment.urls import is_secret_name, masked
 from cachepod.errors import ConfigurationProblem
 
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
@@ -26,11 +35,7 @@ _COMMENT_LINE = re.compile(r"\s*#")
 # not compiled before they are used: most files need none of them
 _VARIABLE = r"\$\{([A-Z0-9_]+)\}"
 _HASH = r"(sha256|sha384|sha512):([0-9a-fA-F]+)"
-_EXTRAS_BEHIND = r"(?P<path>.+?)(?:\[(?P<extras>[^\[\]]*)\])?"
-_NAMED_URL = r"[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*@"
-_EGG = r"[#&]egg=([^&\[]+)"
 _OPTIONS_BEHIND = re.compile(r"\s(?=--?[A-Za-z])")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _LONG = {
     "-r": "--requirement",
     "-c": "--constraint",
@@ -41,36 +46,6 @@ _LONG = {
 _WITH_VALUE = frozenset({*_LONG.values(), "--extra-index-url", "--no-binary", "--only-binary"})
 _ALONE = frozenset({"--pre", "--require-hashes"})
 _DEPTH = 50
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """
-    One thing to install, or one constraint.
-
-    Args:
-        name: Normalised; ``local project`` for a directory that does not tell its name.
-
-        value: What is wanted of it, canonical and without secrets: ``==2.7.0``.
-
-        line: For a requirements file of the installer; may hold credentials.
-
-        where: ``FILE:LINE`` it was read from.
-
-        pinned: The one version that will do; empty where several would.
-
-        fixed: Whether the line leaves the index no choice: pinned, a URL, or a local path.
-
-        hashed: Whether the line carries hashes.
-    """
-
-    name: str
-    value: str
-    line: str = field(repr=False)
-    where: str
-    pinned: str = ""
-    fixed: bool = False
-    hashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -313,21 +288,21 @@ class _Reader:
 
     def _option(self, option: str, value: str, where: str, folder: Path, constraint: bool) -> None:
         if option in ("--requirement", "--constraint"):
-            if _URL.match(value) and not value.startswith("file://"):
+            if URL.match(value) and not value.startswith("file://"):
                 raise ConfigurationProblem(
                     where,
                     f"{option} {masked(value)}: files are read from this machine only",
                     hint="download the file when the image is built",
                 )
-            path = folder / _file_of(value)
+            path = folder / file_of(value)
             self.file(path, where, constraint=constraint or option == "--constraint")
         elif option == "--index-url":
             self._index_url = value
         elif option == "--extra-index-url":
             self._extra_index_urls.append(value)
         elif option == "--find-links":
-            if not _URL.match(value) or value.startswith("file://"):
-                value = str(_existing(_file_of(value), folder, where))
+            if not URL.match(value) or value.startswith("file://"):
+                value = str(existing(file_of(value), folder, where))
             self._find_links.append(value)
         else:
             self._binaries(option, value)
@@ -354,12 +329,12 @@ class _Reader:
         head, hashes = _hashes(raw, where)
         shown = _OPTIONS_BEHIND.split(shown, maxsplit=1)[0].strip()
         into = self._constraints if constraint else self._lines
-        if _looks_local(head) or _URL.match(head):
+        if looks_local(head) or URL.match(head):
             target, _, marker = head.partition(" ;")
             if marker and not self._holds(marker):
                 return
             shown = shown.partition(" ;")[0]
-            found = _direct(
+            found = direct(
                 target.strip(), shown.strip(), folder, where, self._leave_out, editable=editable
             )
         else:
@@ -370,117 +345,14 @@ class _Reader:
                 raise ConfigurationProblem(
                     where, "only a directory or a version control URL can be editable"
                 )
-            found = _by_name(wanted, shown, folder, where, self._leave_out)
-        into.append(_with_hashes(found, hashes))
+            found = by_name(wanted, shown, folder, where, self._leave_out)
+        into.append(with_hashes(found, hashes))
 
     def _holds(self, marker: str) -> bool:
         marker = marker.strip()
         if marker not in self._applies:
             self._applies[marker] = pep508.applies(marker, self._variables)
         return self._applies[marker]
-
-
-def _by_name(
-    wanted: pep508.Wanted, shown: str, folder: Path, where: str, leave_out: Collection[Path]
-) -> Requirement:
-    """A requirement that starts with a name."""
-    head = wanted.name + wanted.bracket
-    if not wanted.url:
-        return Requirement(
-            name=wanted.name,
-            value=wanted.bracket + (",".join(wanted.clauses) or "any version"),
-            line=head + ",".join(wanted.clauses),
-            where=where,
-            pinned=wanted.pinned,
-            fixed=bool(wanted.pinned),
-        )
-    if wanted.url.startswith("file:") or not _URL.match(wanted.url):
-        path = _existing(_file_of(wanted.url), folder, where)
-        kind, digest = _digested(path, where, leave_out)
-        return Requirement(
-            name=wanted.name,
-            value=f"{wanted.bracket}{kind} sha256:{digest}",
-            line=f"{head} @ {path.as_uri()}",
-            where=where,
-            pinned=pep508.from_file_name(path.name)[1],
-            fixed=True,
-        )
-    return Requirement(
-        name=wanted.name,
-        value=f"{wanted.bracket}@ {plain(pep508.parse(shown).url)}",
-        line=f"{head} @ {wanted.url}",
-        where=where,
-        pinned=_told_by_url(wanted.url)[1],
-        fixed=True,
-    )
-
-
-def _direct(
-    target: str,
-    shown: str,
-    folder: Path,
-    where: str,
-    leave_out: Collection[Path],
-    *,
-    editable: bool,
-) -> Requirement:
-    """A requirement that is a URL or a path and nothing else."""
-    option, prefix = ("-e ", "editable ") if editable else ("", "")
-    if _URL.match(target) and not target.startswith("file://"):
-        if editable and "+" not in target.partition("://")[0]:
-            raise ConfigurationProblem(
-                where, "only a directory or a version control URL can be editable"
-            )
-        name, version = _told_by_url(target)
-        return Requirement(
-            name=name or plain(shown),
-            value=f"{prefix}@ {plain(shown)}",
-            line=option + target,
-            where=where,
-            pinned=version,
-            fixed=True,
-        )
-    match = re.fullmatch(_EXTRAS_BEHIND, target)
-    assert match is not None, "the expression matches any text that is not empty"
-    extras = pep508.parse(f"x[{match['extras'] or ''}]").bracket
-    path = _existing(_file_of(match["path"]), folder, where)
-    kind, digest = _digested(path, where, leave_out)
-    if editable and kind != "directory":
-        raise ConfigurationProblem(where, f"{shown_path(path)} cannot be editable: it is a file")
-    name, version = pep508.from_file_name(path.name)
-    if kind == "directory":
-        name = _project_name(path)
-    # an editable environment points at the directory, so where it lies matters too
-    place = f"{path} " if editable else ""
-    spelled = path.as_uri() if " " in str(path) else str(path)
-    return Requirement(
-        name=name or f"local {'project' if kind == 'directory' else 'package'}",
-        value=f"{prefix}{extras}{kind} {place}sha256:{digest}",
-        line=f"{option}{spelled}{extras}",
-        where=where,
-        pinned=version,
-        fixed=True,
-    )
-
-
-def _with_hashes(found: Requirement, hashes: Sequence[str]) -> Requirement:
-    if not hashes:
-        return found
-    unique = sorted(set(hashes))
-    if len(unique) == 1:
-        said = f" {unique[0]}"
-    else:
-        digest = hashlib.sha256(" ".join(unique).encode()).hexdigest()
-        said = f" {len(unique)} hashes sha256:{digest}"
-    return Requirement(
-        name=found.name,
-        value=found.value + said,
-        line=found.line + "".join(f" --hash={each}" for each in unique),
-        where=found.where,
-        pinned=found.pinned,
-        fixed=found.fixed,
-        hashed=True,
-    )
 
 
 def logical_lines(text: str) -> list[tuple[int, str]]:
@@ -507,12 +379,6 @@ def logical_lines(text: str) -> list[tuple[int, str]]:
         if joined:
             found.append((start, joined))
     return found
-
-
-def shown_path(path: Path) -> str:
-    """*path* for a reader: relative where it lies below the working directory."""
-    text, here = os.path.abspath(path), os.getcwd()
-    return text[len(here) + 1 :] if text.startswith(here + os.sep) and here != os.sep else text
 
 
 def _words(text: str, where: str) -> list[str]:
@@ -556,70 +422,6 @@ def _hashes(raw: str, where: str) -> tuple[str, list[str]]:
             )
         hashes.append(f"{match[1]}:{match[2].lower()}")
     return parts[0].strip(), hashes
-
-
-def _looks_local(text: str) -> bool:
-    """pip's rule: what has a slash or starts with a dot, and what is called like an archive."""
-    if re.match(_NAMED_URL, text):
-        return False
-    path = text.partition(" ;")[0].partition("[")[0].strip()
-    return path.startswith((".", "~")) or os.sep in path or path.lower().endswith(pep508.ARCHIVES)
-
-
-def _file_of(text: str) -> str:
-    """The path in a ``file:`` URL, or the path itself, ``~`` expanded."""
-    if text.startswith("file:"):
-        text = unquote(text.removeprefix("file:").partition("#")[0])
-        if text.startswith("//"):
-            text = "/" + text[2:].partition("/")[2]
-    return os.path.expanduser(text)
-
-
-def _existing(text: str, folder: Path, where: str) -> Path:
-    """
-    Where a local path leads: from the file that names it on, else from the working directory on,
-    which is how pip reads it.
-    """
-    candidates = [Path(os.path.abspath(folder / text)), Path(os.path.abspath(text))]
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate
-    raise ConfigurationProblem(where, f"{text} does not exist in {shown_path(folder) or folder}")
-
-
-def _digested(path: Path, where: str, leave_out: Collection[Path]) -> tuple[str, str]:
-    """What *path* is, and the digest of its content."""
-    try:
-        if path.is_dir():
-            return "directory", content.directory_digest(path, leave_out)
-        return "file", content.file_digest(path)
-    except OSError as error:
-        name = os.fsdecode(error.filename or path)
-        raise ConfigurationProblem(where, f"{name} cannot be read: {error.strerror}") from None
-
-
-def _project_name(path: Path) -> str:
-    """The name that a project's pyproject.toml tells; empty where it tells none."""
-    try:
-        text = (path / "pyproject.toml").read_text("utf-8")
-    except (OSError, ValueError):
-        return ""
-    from cachepod.environment.toml import TOMLDecodeError, loads
-
-    try:
-        name = loads(text).get("project", {}).get("name", "")
-    except (TOMLDecodeError, AttributeError):
-        return ""
-    return pep508.normalized(name) if isinstance(name, str) else ""
-
-
-def _told_by_url(url: str) -> tuple[str, str]:
-    """Name and version that a URL tells, by ``#egg=`` or by its file name."""
-    egg = re.search(_EGG, url)
-    if egg:
-        return pep508.normalized(unquote(egg[1])), ""
-    path = re.split(r"[?#]", url, maxsplit=1)[0]
-    return pep508.from_file_name(unquote(path.rsplit("/", 1)[-1]))
 
 
 def _unique(found: list[Requirement]) -> tuple[Requirement, ...]:

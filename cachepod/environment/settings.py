@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cachepod.environment.urls import masked
@@ -42,6 +42,8 @@ class Given:
         folder: Where relative paths count from.
 
         spaced: Whether a text for a list holds its elements between blanks.
+
+        inner: Names the places of a table's keys.
     """
 
     value: object
@@ -49,6 +51,7 @@ class Given:
     source: str
     folder: Path
     spaced: bool = False
+    inner: Mapping[str, str] = field(default_factory=dict)
 
     def problem(self, what: str, hint: str = "") -> ConfigurationProblem:
         """An error about this value."""
@@ -122,10 +125,12 @@ def folders(name: str, given: Given) -> Mapping[str, Path]:
             pairs.append((tree.strip(), place))
     found: dict[str, Path] = {}
     for tree, folder in pairs:
-        _adopt(given, lambda tree=tree: check_tree_name(tree))  # type: ignore[misc]
+        where = given.inner.get(tree, given.where)
+        one = Given(folder, where, given.source, given.folder)
+        _adopt(one, check_tree_name, tree)
         if tree in found:
-            raise given.problem(f"the tree {tree} is given twice")
-        found[tree] = path(f"{name}.{tree}", Given(folder, given.where, given.source, given.folder))
+            raise one.problem(f"the tree {tree} is given twice")
+        found[tree] = path(f"{name}.{tree}", one)
     return found
 
 
@@ -254,7 +259,7 @@ def user_key(name: str, given: Given) -> str | None:
     value = text(name, given)
     if not value:
         return None
-    _adopt(given, lambda: check_user_key(value))
+    _adopt(given, check_user_key, value)
     return value
 
 
@@ -264,10 +269,10 @@ def command(name: str, given: Given) -> str:
     return str(_absolute(value, given)) if os.sep in value else value
 
 
-def _adopt(given: Given, check: Callable[[], object]) -> None:
+def _adopt(given: Given, check: Callable[[str], object], value: str) -> None:
     """Let an error of *check* name the giver."""
     try:
-        check()
+        check(value)
     except CachepodError as error:
         raise given.problem(error.message, error.hint) from None
 
