@@ -122,4 +122,4 @@ def _as_json(runs: dict[str, list[HookRun]]) -> dict[str, list[list[dict[str, ob
 
 
 if __name__ == "__main__":
-    main()
+    measure.script(main)

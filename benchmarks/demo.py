@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -230,8 +229,4 @@ def _remains(folder: Path, prefix: Path | None, store: Path, new_store: bool) ->
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except measure.CommandFailed as failure:
-        print(failure, file=sys.stderr)
-        sys.exit(1)
+    measure.script(main)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,9 +123,17 @@ def run(
     )
 
 
-def pipeline(script: str, *arguments: str | Path) -> list[str]:
-    """The command that runs a shell *script* with *arguments* as ``$1``, ``$2``, ..."""
-    return ["bash", "-o", "pipefail", "-c", script, "bash", *map(str, arguments)]
+def script(main: Callable[[], None]) -> None:
+    """Call *main*; a command that failed is shown without a traceback of the benchmark."""
+    try:
+        main()
+    except CommandFailed as error:
+        sys.exit(f"failed: {error}")
+
+
+def pipeline(text: str, *arguments: str | Path) -> list[str]:
+    """The command that runs *text* in a shell with *arguments* as ``$1``, ``$2``, ..."""
+    return ["bash", "-o", "pipefail", "-c", text, "bash", *map(str, arguments)]
 
 
 def _clean_environment() -> dict[str, str]:

@@ -264,4 +264,4 @@ def _measure_publishes(
 
 
 if __name__ == "__main__":
-    main()
+    measure.script(main)

@@ -178,4 +178,4 @@ def _as_json(curves: dict[str, list[Point]]) -> dict[str, list[dict[str, object]
 
 
 if __name__ == "__main__":
-    main()
+    measure.script(main)
