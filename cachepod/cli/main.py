@@ -115,6 +115,8 @@ def _run(args: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         return _misused(error, console)
+    except SystemExit:
+        return 0  # what click does when the reader of its help has gone away
     except Interrupted as interrupted:
         # Threads may still wait for a volume; an ordinary end would wait for them.
         _end(interrupted.exit_code)

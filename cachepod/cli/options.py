@@ -216,7 +216,7 @@ def subcommand(
         for parameter in getattr(function, "__click_params__", []):
             decorated.__click_params__.append(parameter)  # type: ignore[attr-defined]
         decorated.__doc__ = function.__doc__
-        return click.command(name, **attributes)(decorated)
+        return click.command(name, cls=click.Command, **attributes)(decorated)
 
     return decorate
 

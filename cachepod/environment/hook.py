@@ -152,16 +152,16 @@ def restore_environment(
         SpaceExhausted: The disk filled up all the same; nothing was changed.
     """
     told = progress or NoProgress()
-    if not force and _confirmed(settings, identity.key):
-        return _tried(
-            settings, identity, Restoration("confirmed", identity.key, source=identity.key)
-        )
-    search = _Search()
-    found = _from_stores(settings, identity, stores, search, force, told)
-    if found is None and settings.wait > 0 and search.damage is None:
-        found = _wait(settings, identity, stores, search, force, told)
-    if found is not None:
+    report = None if force else _confirmed(settings, identity.key)
+    if report is not None:
+        found = Restoration("confirmed", identity.key, source=identity.key, report=report)
         return _tried(settings, identity, found)
+    search = _Search()
+    brought = _from_stores(settings, identity, stores, search, force, told)
+    if brought is None and settings.wait > 0 and search.damage is None:
+        brought = _wait(settings, identity, stores, search, force, told)
+    if brought is not None:
+        return _tried(settings, identity, brought)
     if search.damage is not None:
         return Restoration("damaged", identity.key, exit_code=EXIT_DAMAGED, problem=search.damage)
     if search.unreachable is not None and not search.answered:
@@ -171,7 +171,7 @@ def restore_environment(
     return _from_relative(settings, identity, search, force, told)
 
 
-def _confirmed(settings: Settings, key: str) -> bool:
+def _confirmed(settings: Settings, key: str) -> RestoreReport | None:
     from cachepod.snapshot.restore import Target, confirmed
 
     return confirmed([Target(name, root) for name, root in trees(settings).items()], key)
@@ -341,7 +341,6 @@ def _from_relative(
             source,
             [Target(ENVIRONMENT, settings.prefix)],
             partial=True,
-            for_key=identity.key,
             threads=settings.threads,
             direct=settings.direct,
             force=force,
