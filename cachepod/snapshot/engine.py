@@ -97,7 +97,15 @@ class Engine:
         """
         run_workers(self.plan.jobs, self._worker, threads, name="restore")
         for row in self.plan.empty:
-            self.close(self.open(row), row)
+            descriptor = self.open(row)
+            size = self.manifest.entries.size[row]
+            if size:  # nothing but a hole
+                try:
+                    os.ftruncate(descriptor, size)
+                except OSError as error:
+                    os.close(descriptor)
+                    raise self.writing(row, error) from error
+            self.close(descriptor, row)
         self.progress.advance(len(self.plan.empty), 0)
 
     @contextmanager
