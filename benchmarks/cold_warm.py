@@ -7,8 +7,8 @@ Cold and warm start of one configuration, by phase.
 
 A cold start meets an empty store: it installs from the package index and publishes. A warm start
 meets what that one published, on a new disk and with an empty page cache. A repeated start meets
-the environment as the warm one left it, as a container does that is restarted. Rounds follow one
-another, each with a store of its own unless ``--store`` names one.
+the environment as the warm one left it, in the page cache, as a container does that is restarted.
+Rounds follow one another, each with a store of its own unless ``--store`` names one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def _round(
         then[f"import {options.module}"] = ["python", "-c", f"import {options.module}"]
 
     def start(kind: str, place: Path) -> None:
-        drop_caches()
+        if kind != "repeated":
+            drop_caches()
         environ = {"CACHEPOD_STORE": store, "CACHEPOD_PREFIX": str(place / "env")}
         run = run_hook(options.config, environ=environ, then=then)
         runs.setdefault(kind, []).append(run)
@@ -76,7 +77,7 @@ def main() -> None:
     runs: dict[str, list[HookRun]] = {}
     version = [measure.run([measure.cachepod(), "--version"]) for _ in range(5)]
     with open_ground(options.scratch, int(options.size * 1e9), plain=options.plain) as ground:
-        cache = "dropped before each start" if drop_caches() else "as it was"
+        cache = "dropped before cold and warm starts" if drop_caches() else "as it was"
         print(f"$ {HOOK}\nground: {ground.kind}; page cache: {cache}\n")
         for _ in range(options.rounds):
             store = options.store or tempfile.mkdtemp(prefix="store-", dir=options.scratch)

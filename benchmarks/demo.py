@@ -42,7 +42,7 @@ _SCIENCE = Stack(
         "scikit-learn==1.6.1",
         "matplotlib==3.10.3",
     ),
-    check=("sklearn", "pyarrow"),
+    check=("numpy",),
     program='''\
 """Fit a forest to a table that went through Parquet, and draw what it learnt."""
 import io

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks import measure
 from benchmarks.measure import Cost
+
+T = TypeVar("T")
 
 HOOK = "cachepod restore || cachepod install && cachepod publish"
 
@@ -39,12 +42,12 @@ class HookRun:
         """Whether the environment came from the store."""
         return self.steps[0].cost.code == 0
 
-    def lines(self) -> Iterator[tuple[str, float]]:
-        """Each step and, indented, its phases, with their seconds."""
+    def lines(self) -> Iterator[tuple[tuple[str, str], float]]:
+        """Each step, as (name, ""), and its phases, as (name, phase), with their seconds."""
         for step in self.steps:
-            yield step.name, step.cost.seconds
+            yield (step.name, ""), step.cost.seconds
             for phase, seconds in step.cost.phases.items():
-                yield f"  {step.name}: {phase}", seconds
+                yield (step.name, phase), seconds
 
 
 def run_hook(
@@ -85,16 +88,22 @@ def run_hook(
 
 def comparison(columns: Mapping[str, Sequence[HookRun]]) -> str:
     """A table of medians: a row for each step and phase, a column for each kind of start."""
-    medians: dict[str, dict[str, float]] = {}
-    order: list[str] = []
+    medians: dict[str, dict[tuple[str, str], float]] = {}
+    order: list[tuple[str, str]] = []
     for column, runs in columns.items():
-        samples: dict[str, list[float]] = {}
+        samples: dict[tuple[str, str], list[float]] = {}
         for run in runs:
             for name, seconds in run.lines():
                 samples.setdefault(name, []).append(seconds)
         medians[column] = {name: measure.median(values) for name, values in samples.items()}
         order = _merged(order, list(samples))
-    rows = [[name, *(_seconds(medians[column].get(name)) for column in columns)] for name in order]
+    rows = [
+        [
+            f"  {phase}" if phase else step,
+            *(_seconds(medians[column].get((step, phase))) for column in columns),
+        ]
+        for step, phase in order
+    ]
     totals = [_seconds(measure.median([run.seconds for run in runs])) for runs in columns.values()]
     return measure.table(["seconds", *columns], [*rows, ["total", *totals]])
 
@@ -103,7 +112,7 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _merged(first: list[str], second: list[str]) -> list[str]:
+def _merged(first: Sequence[T], second: Sequence[T]) -> list[T]:
     """Both orders in one: what only the second has comes after what precedes it there."""
     merged = list(first)
     for position, name in enumerate(second):
