@@ -5,11 +5,13 @@ Imported for the interpreter that runs cachepod, and run as a script by any othe
 nothing of cachepod: so it imports the standard library alone and keeps to what Python 3.8 has.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 
 
-def _base_executable():  # type: () -> str
+def _base_executable() -> str:
     """
     The interpreter behind a virtual environment, links resolved; itself where there is none.
 
@@ -27,7 +29,7 @@ def _base_executable():  # type: () -> str
                 said[name.strip().lower()] = value.strip()
     except (OSError, ValueError):
         return executable
-    version = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - fits the oldest target
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     home = said.get("home", "")
     for candidate in (
         said.get("executable", ""),
@@ -40,7 +42,7 @@ def _base_executable():  # type: () -> str
     return executable
 
 
-def _libc():  # type: () -> str
+def _libc() -> str:
     """``glibc 2.36``, or ``musl 1.2.4``, or the empty string where neither answers."""
     try:
         said = os.confstr("CS_GNU_LIBC_VERSION")
@@ -63,21 +65,21 @@ def _libc():  # type: () -> str
     return ""
 
 
-def _full_version(info):  # type: (object) -> str
+def _full_version(info: sys._version_info) -> str:
     """``3.13.0rc1`` as the environment markers' specification writes it."""
-    text = "%d.%d.%d" % (info.major, info.minor, info.micro)  # type: ignore[attr-defined] # noqa: UP031
-    if info.releaselevel != "final":  # type: ignore[attr-defined]
-        text += info.releaselevel[0] + str(info.serial)  # type: ignore[attr-defined]
+    text = f"{info.major}.{info.minor}.{info.micro}"
+    if info.releaselevel != "final":
+        text += info.releaselevel[0] + str(info.serial)
     return text
 
 
-def facts():  # type: () -> dict[str, str]
+def facts() -> dict[str, str]:
     """Every fact as text; ``marker:*`` are the variables of environment markers."""
     import _imp
 
     system = os.uname()
     implementation = sys.implementation.name
-    digits = "%d%d" % sys.version_info[:2]  # noqa: UP031
+    digits = f"{sys.version_info[0]}{sys.version_info[1]}"
     suffix = _imp.extension_suffixes()[0]  # ".cpython-310-x86_64-linux-gnu.so"
     short = {"cpython": "cp", "pypy": "pp"}.get(implementation, implementation)
     python_version = _full_version(sys.version_info)
@@ -90,7 +92,7 @@ def facts():  # type: () -> dict[str, str]
         "version": python_version,
         "abi": short + digits + getattr(sys, "abiflags", ""),
         "soabi": suffix[1:].rsplit(".", 1)[0] if suffix.count(".") > 1 else "",
-        "platform": "%s_%s" % (sys.platform, machine),  # noqa: UP031
+        "platform": f"{sys.platform}_{machine}",
         "executable": _base_executable(),
         "prefix": os.path.realpath(sys.base_prefix),
         "libc": _libc(),
