@@ -6,6 +6,9 @@ marks objects that something else refers to). So each distribution's sources, so
 shards of a fixed number of files, and each shard is compiled by a fresh process of the
 environment's own interpreter with PYTHONHASHSEED=0 and next to no environment. The result
 depends neither on the other distributions nor on the number of cores.
+
+What this cannot reach: before Python 3.11 a constant set whose members hold None is written in an
+order that depends on addresses. That is 1 of 14,182 files of a torch stack.
 """
 
 from __future__ import annotations

@@ -15,12 +15,17 @@ _NO_PACKAGE = (
     re.compile(r"Because (?P<name>[\w.\-\[\]]+) was not found in the provided package locations"),
     re.compile(r"No matching distribution found for (?P<name>\S+)(?s:.*)", re.MULTILINE),
 )
+_PIP_VERSIONS = re.compile(
+    r"Could not find a version that satisfies the requirement (?P<what>\S+)[^\n]*?"
+    r"\(from versions: (?P<versions>[^)]*)\)"
+)
+_NOT_CACHED = re.compile(r"Because (?P<name>\S+) was not found in the cache")
 _PIP_NONE = re.compile(r"\(from versions: none\)")
 _NETWORK = re.compile(
     r"dns error|tcp connect error|error sending request|Network is unreachable"
     r"|Temporary failure in name resolution|Failed to establish a new connection"
-    r"|Max retries exceeded|operation timed out|Network connectivity is disabled"
-    r"|network connectivity is disabled|Connection (?:refused|reset|aborted)|ReadTimeout",
+    r"|Max retries exceeded|operation timed out|[Nn]etwork connectivity is disabled"
+    r"|Connection (?:refused|reset|aborted)|ReadTimeout",
 )
 _FETCHED = re.compile(r"(?:Failed to fetch: `?|url \()(?P<url>[a-z]+://[^\s`)]+)")
 _HOST = re.compile(r"host='(?P<host>[^']+)'")
@@ -28,14 +33,21 @@ _DENIED = re.compile(
     r"\b(?:401|403)\b[^\n]*(?:Unauthorized|Forbidden|Client Error)"
     r"|HTTP status client error \(40[13]"
 )
-_HASH = re.compile(r"[Hh]ash mismatch for `?(?P<name>[^\s`:]+)|DO NOT MATCH THE HASHES")
+_HASH = re.compile(
+    r"[Hh]ash mismatch for `?(?P<name>[^\s`:]+)"
+    r"|DO NOT MATCH THE HASHES(?s:.*?)^\s+(?P<pip>\S+)(?: \(from[^\n]*| from [^\n]*)?:$",
+    re.MULTILINE,
+)
 _UNHASHED = re.compile(
     r"(?:In `?--require-hashes`? mode|Hashes are required in --require-hashes mode)[^\n]*"
 )
 _BUILD = re.compile(
-    r"Failed to build `?(?P<name>[^\s`]+)|Failed building (?:wheel|editable) for (?P<pip>\S+)"
-    r"|(?P<backend>build backend returned an error|subprocess-exited-with-error)",
+    r"Failed to build `(?P<name>[^\s`]+)|Failed building (?:wheel|editable) for (?P<pip>\S+)"
+    r"|(?:build backend returned an error|subprocess-exited-with-error|Failed to build)",
 )
+_DRAWN = " |>\u2502\u2570\u2500\u00d7"  # what pip draws boxes with
+_COLLECTED = re.compile(r"^(?:Collecting|Processing) (?P<name>\S+)", re.MULTILINE)
+_NOISE = re.compile(r"^(?:hint|note|WARNING|\[notice\]|ERROR: Failed to build)|^\W*$")
 _NO_WHEEL = re.compile(
     r"Because (?P<what>[^\n]*?has no wheels with a matching [^\n]*?)(?: and|, we can|$)",
     re.MULTILINE,
@@ -67,6 +79,13 @@ def explain(
             where, "the disk ran full during the installation", hint="free some, or give more"
         )
     hint = _hint(installer, environ)
+    absent = _NOT_CACHED.search(output)
+    if absent:
+        return InstallFailed(
+            f"{absent['name']} is not in uv's cache, and the network is disabled",
+            output=output,
+            hint="unset UV_OFFLINE, or give it by find_links",
+        )
     if _NETWORK.search(output):
         return InstallFailed(
             f"{_server(output)} cannot be reached",
@@ -81,7 +100,7 @@ def explain(
         )
     mismatch = _HASH.search(output)
     if mismatch:
-        name = mismatch["name"] or "a package"
+        name = mismatch["name"] or mismatch["pip"]
         return InstallFailed(
             f"what the index has for {name} does not match the hash that was asked for",
             output=output,
@@ -97,8 +116,10 @@ def _unresolved(output: str, installer: str, hint: str) -> CachepodError:
     """The rest: what is asked for cannot be had, or cannot be built."""
     failed = _BUILD.search(output)
     if failed:
-        name = failed["name"] or failed["pip"] or "a package"
-        tail = " | ".join(line.strip() for line in output.strip().splitlines()[-_TAIL:])
+        collected = _COLLECTED.findall(output)
+        name = failed["name"] or failed["pip"] or (collected[-1] if collected else "a package")
+        lines = [line.strip(_DRAWN) for line in output.splitlines()]
+        tail = " | ".join([line for line in lines if not _NOISE.match(line)][-_TAIL:])
         return InstallFailed(
             f"{name} has no wheel for this interpreter and cannot be built: {tail}",
             output=output,
@@ -119,6 +140,14 @@ def _unresolved(output: str, installer: str, hint: str) -> CachepodError:
                 output=output,
                 hint=hint or "check its spelling, or add the index that has it",
             )
+    none = _PIP_VERSIONS.search(output)
+    if none:
+        newest = none["versions"].split(", ")[-1]
+        return InstallFailed(
+            f"the requirements cannot be met: there is no {none['what']} for this interpreter, "
+            f"the newest is {newest}",
+            output=output,
+        )
     because = _BECAUSE.search(output)
     if because:
         return InstallFailed(

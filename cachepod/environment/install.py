@@ -265,7 +265,8 @@ class _Job:
                     "and is built from source"
                 )
         needed = sum(artifact.unpacked for artifact in lacking)
-        check_space(self._prefix, needed + self._cached(lacking), self._settings.min_free)
+        if needed:
+            check_space(self._prefix, needed + self._cached(lacking), self._settings.min_free)
         return needed
 
     def _cached(self, lacking: list[Artifact]) -> int:

@@ -100,7 +100,7 @@ class Pip:
         create(self._base, scratch)
         report = self._work / "report.json"
         asked = self._file("requirements.in", wanted, wanted.requirements.text)
-        arguments = ["install", "--dry-run", "--quiet", "--report", str(report), "-r", str(asked)]
+        arguments = ["install", "--dry-run", "--report", str(report), "-r", str(asked)]
         if wanted.requirements.constraints:
             constraints = self._work / "constraints.txt"
             write_private(constraints, wanted.requirements.constraints_text)

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from cachepod.environment.distributions import normal_name
-from cachepod.errors import NotEnoughSpace
+from cachepod.errors import NotEnoughSpace, human_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -113,24 +113,12 @@ def _url(file: Mapping[str, Any]) -> str:
 
 def _size(file: Mapping[str, Any]) -> int:
     size = file.get("size")
-    if isinstance(size, int):
-        return size
-    url = urlsplit(_url(file))
-    if url.scheme in ("", "file"):
-        try:
-            return os.stat(unquote(url.path)).st_size
-        except OSError:
-            pass
-    return 0
+    return size if isinstance(size, int) else 0
 
 
 def with_sizes(artifacts: Sequence[Artifact]) -> list[Artifact]:
-    """*artifacts*, the servers asked for the sizes that the index did not tell."""
-    unknown = [
-        artifact
-        for artifact in artifacts
-        if not artifact.size and artifact.url.startswith(("http://", "https://"))
-    ]
+    """*artifacts*, the disk or the servers asked for the sizes that the index did not tell."""
+    unknown = [artifact for artifact in artifacts if artifact.url and not artifact.size]
     if not unknown:
         return list(artifacts)
     with ThreadPoolExecutor(8) as pool:
@@ -141,8 +129,11 @@ def with_sizes(artifacts: Sequence[Artifact]) -> list[Artifact]:
 
 
 def _ask(artifact: Artifact) -> int:
-    """The size that the server tells; 0 if it does not. No more than a courtesy to the user."""
+    """The size of one file; 0 if it cannot be had, for this is no more than a courtesy."""
+    url = urlsplit(artifact.url)
     try:
+        if url.scheme in ("", "file"):
+            return os.stat(unquote(url.path)).st_size
         request = urllib.request.Request(artifact.url, method="HEAD")
         with urllib.request.urlopen(request, timeout=_ASK_TIMEOUT) as answer:
             return int(answer.headers.get("Content-Length") or 0)
@@ -177,7 +168,7 @@ def check_space(path: Path, needed: int, min_free: float) -> None:
     if needed + reserve > free:
         raise NotEnoughSpace(
             str(path),
-            needed + reserve,
-            free,
-            hint=f"{min_free:.0%} of the file system are kept free (min_free)",
+            needed,
+            max(0, free - reserve),
+            hint=f"beside {human_bytes(reserve)} that are kept free (min_free = {min_free:g})",
         )
