@@ -107,7 +107,7 @@ def read_held(root: Path, tree: str) -> Held | None:
     try:
         data = (directory / _MANIFEST).read_bytes()
         index = (directory / _INDEX).read_bytes()
-        manifest = Manifest.decode(data, name=str(directory / _MANIFEST))
+        manifest = Manifest.decode(data, name=str(directory / _MANIFEST), believed=True)
     except (OSError, CachepodError):
         return None
     total = len(manifest.entries)
