@@ -9,7 +9,8 @@ from cachepod.errors import Miss, StoreUnreachable
 from cachepod.model.names import check_key
 
 if TYPE_CHECKING:
-    from cachepod.model.manifest import Manifest, Summary
+    from cachepod.model.manifest import Manifest
+    from cachepod.model.summary import Summary
     from cachepod.stores.base import Store, WriteStore
 
 _T = TypeVar("_T")

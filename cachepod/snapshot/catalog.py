@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from cachepod.errors import CachepodError, CorruptObject, Miss, ObjectMissing
 from cachepod.model.fingerprint import Difference, Fingerprint
 from cachepod.model.layout import MAX_MANIFEST_SIZE
-from cachepod.model.manifest import HEADER, Manifest, Summary, summary_extent
+from cachepod.model.manifest import HEADER, Manifest, summary_extent
 from cachepod.model.names import MANIFESTS, manifest_name
+from cachepod.model.summary import Summary
 from cachepod.stores.base import ObjectInfo, Store
 
 __all__ = ["Relative", "Summary", "load_manifest", "nearest", "restorable", "summaries", "summary"]

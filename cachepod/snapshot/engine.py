@@ -27,8 +27,9 @@ from cachepod.errors import (
     write_problem,
 )
 from cachepod.model.layout import CHUNK_SIZE
-from cachepod.model.manifest import Encoding, Manifest
+from cachepod.model.manifest import Manifest
 from cachepod.model.names import pack_name
+from cachepod.model.tables import Encoding
 from cachepod.snapshot.paths import LONGEST, reachable
 from cachepod.snapshot.plan import READ_SIZE, Job, Plan, Read
 from cachepod.snapshot.progress import Progress

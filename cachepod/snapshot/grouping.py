@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from xxhash import xxh3_64_intdigest
 
 from cachepod.model.layout import CHUNK_SIZE, RUN_BOUNDARY, RUN_MINIMUM, SMALL_FILE
-from cachepod.model.manifest import Distribution, Entries, Kind
+from cachepod.model.summary import Distribution
+from cachepod.model.tables import Entries, Kind
 from cachepod.snapshot.matching import first_children
 from cachepod.snapshot.scan import Scan
 

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cachepod.errors import CachepodError
-from cachepod.model.manifest import Entries, Kind, Manifest
+from cachepod.model.manifest import Manifest
+from cachepod.model.tables import Entries, Kind
 from cachepod.snapshot.paths import LONGEST, reachable
 from cachepod.snapshot.stamp import Stamp, State, read_stamp, state_directory, write_stamp
 

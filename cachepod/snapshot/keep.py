@@ -7,7 +7,8 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cachepod.model.manifest import Entries, Extents, Kind, Manifest
+from cachepod.model.manifest import Manifest
+from cachepod.model.tables import Entries, Extents, Kind
 from cachepod.snapshot.held import Held, paths_of
 from cachepod.snapshot.matching import NONE, match
 from cachepod.snapshot.paths import LONGEST, reachable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping
 
-from cachepod.model.manifest import Entries, Kind
+from cachepod.model.tables import Entries, Kind
 
 NONE = -1
 

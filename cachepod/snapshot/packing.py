@@ -13,9 +13,10 @@ from xxhash import xxh3_128_digest
 
 from cachepod.errors import CachepodError
 from cachepod.model.layout import PACK_SIZE, WORTHWHILE
-from cachepod.model.manifest import ChunkTable, Encoding
+from cachepod.model.manifest import ChunkTable
 from cachepod.model.names import DAMAGED, pack_name
 from cachepod.model.pack import PACK_HEAD, StoredChunk, encode_table
+from cachepod.model.tables import Encoding
 from cachepod.stores.base import Writer, WriteStore
 
 

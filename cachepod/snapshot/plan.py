@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cachepod.model.layout import MIB, SMALL_FILE
-from cachepod.model.manifest import Kind, Manifest
+from cachepod.model.manifest import Manifest
+from cachepod.model.tables import Kind
 
 #: Stored bytes asked for at once where chunks lie next to each other.
 READ_SIZE = 8 * MIB

@@ -6,7 +6,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from cachepod.model.manifest import Kind
+from cachepod.model.tables import Kind
 from cachepod.snapshot.held import Held
 from cachepod.snapshot.matching import NONE, match
 from cachepod.snapshot.reading import Piece

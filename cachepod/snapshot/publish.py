@@ -20,16 +20,7 @@ import cachepod
 from cachepod.errors import CachepodError, ObjectMissing, UsageProblem
 from cachepod.model.fingerprint import Fingerprint
 from cachepod.model.layout import CHUNK_SIZE, MAX_MANIFEST_SIZE
-from cachepod.model.manifest import (
-    Chunks,
-    ChunkTable,
-    Extents,
-    Kind,
-    Manifest,
-    PackInfo,
-    Summary,
-    TreeInfo,
-)
+from cachepod.model.manifest import ChunkTable, Manifest
 from cachepod.model.names import (
     INCOMING,
     MANIFESTS,
@@ -38,6 +29,8 @@ from cachepod.model.names import (
     manifest_name,
     pack_name,
 )
+from cachepod.model.summary import Summary, TreeInfo
+from cachepod.model.tables import Chunks, Extents, Kind, PackInfo
 from cachepod.snapshot.grouping import Grouping, group, small_runs
 from cachepod.snapshot.held import read_held, write_held
 from cachepod.snapshot.packing import ChunkIndex, Packer, Place, damaged_packs, discard

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cachepod.errors import TreeChanged, TreeUnreadable
 from cachepod.model.columns import ByteStrings
-from cachepod.model.manifest import Entries, Kind
+from cachepod.model.tables import Entries, Kind
 from cachepod.snapshot.paths import LONGEST, reachable
 from cachepod.snapshot.progress import Progress
 from cachepod.snapshot.stamp import STATE_DIRECTORY

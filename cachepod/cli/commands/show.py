@@ -83,7 +83,7 @@ def command(call: Invocation, key: str) -> Outcome:
 
 def sizes(manifest: Manifest) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Files and bytes of every tree, and of every distribution, in the summary's order."""
-    from cachepod.model.manifest import Kind
+    from cachepod.model.tables import Kind
 
     entries = manifest.entries
     roots = len(manifest.summary.trees)

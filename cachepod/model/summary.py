@@ -1,0 +1,107 @@
+"""What a listing shows of a snapshot: who made it, of what, and how large it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cachepod.model.fingerprint import Fingerprint
+from cachepod.model.names import check_tree_name
+
+
+@dataclass(frozen=True)
+class TreeInfo:
+    """A tree of the snapshot: its *name*, and the *root* it was captured from."""
+
+    name: str
+    root: str
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """An installed distribution; *name* in normalised form."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """
+    What a listing shows of a snapshot.
+
+    Args:
+        key: The key it was published under.
+
+        fingerprint: The inputs that the key stands for.
+
+        trees: In the order of their roots among the entries.
+
+        distributions: In the order that ``Entries.owner`` counts them.
+
+        creator: Host, version and such of the publisher; for people only.
+
+        created: Seconds since 1970 by the publisher's clock; for people only.
+
+        files: Regular files and hard links.
+
+        size: Plain bytes of the regular files, holes included.
+
+        stored: Bytes of the chunks it needs in the store, shared ones included.
+    """
+
+    key: str
+    fingerprint: Fingerprint
+    trees: tuple[TreeInfo, ...]
+    distributions: tuple[Distribution, ...]
+    creator: Mapping[str, str]
+    created: float
+    files: int
+    size: int
+    stored: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads back."""
+        return {
+            "key": self.key,
+            "fingerprint": self.fingerprint.to_json(),
+            "trees": [{"name": tree.name, "root": tree.root} for tree in self.trees],
+            "distributions": [[dist.name, dist.version] for dist in self.distributions],
+            "creator": dict(self.creator),
+            "created": self.created,
+            "files": self.files,
+            "size": self.size,
+            "stored": self.stored,
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> Summary:
+        """
+        Parse what :meth:`to_json` made.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        try:
+            if not isinstance(value, dict):
+                raise ValueError("a summary is an object")
+            return cls(
+                key=str(value["key"]),
+                fingerprint=Fingerprint.from_json(value["fingerprint"]),
+                trees=tuple(
+                    TreeInfo(check_tree_name(str(tree["name"])), str(tree["root"]))
+                    for tree in value["trees"]
+                ),
+                distributions=tuple(
+                    Distribution(str(name), str(version))
+                    for name, version in value["distributions"]
+                ),
+                creator={str(name): str(text) for name, text in value["creator"].items()},
+                created=float(value["created"]),
+                files=int(value["files"]),
+                size=int(value["size"]),
+                stored=int(value["stored"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"a summary lacks {error}") from error
