@@ -68,13 +68,14 @@ class Uv:
         if wanted.locked:
             lines = tuple(line.line for line in wanted.requirements.lines)
         else:
-            lines = self.compile(wanted)
+            text = self.compile(wanted).replace("\\\n", " ")
+            lines = tuple(line for line in text.splitlines() if line.strip())
             if wanted.hashed:
                 lines = with_hashes(lines, wanted.requirements)
         return Resolution(lines, tuple(self._artifacts(wanted, lines)))
 
-    def compile(self, wanted: Wanted, *extra: str) -> tuple[str, ...]:
-        """The lines that ``uv pip compile`` makes of what is wanted."""
+    def compile(self, wanted: Wanted, *extra: str) -> str:
+        """What ``uv pip compile`` with the *extra* arguments makes of what is wanted."""
         asked = self._file("requirements.in", wanted, wanted.requirements.text)
         output = self._work / "resolved.txt"
         output.unlink(missing_ok=True)  # uv would prefer what an older one says
@@ -85,8 +86,7 @@ class Uv:
             write_private(constraints, wanted.requirements.constraints_text)
             arguments += ["--constraint", str(constraints)]
         self._run(wanted, arguments, Watch())
-        text = output.read_text("utf-8")
-        return tuple(line for line in text.replace("\\\n", " ").splitlines() if line.strip())
+        return output.read_text("utf-8")
 
     def sync(self, wanted: Wanted, resolution: Resolution, python: Path, watch: Watch) -> None:
         """See :class:`cachepod.environment.installer.Installer`."""
