@@ -68,7 +68,7 @@ def restoration(result: Restoration, settings: Settings, seconds: float) -> Outc
     elif report is not None:
         summary = (
             f"{result.outcome} {result.source} in {where}: "
-            f"{work(report.files, report.size, seconds)}; {phases(took)}"
+            f"{work(report.files, report.size, seconds)}{phases(took)}"
         )
     else:
         summary = f"{result.outcome}: {result.key} in {duration(seconds)}"
@@ -100,12 +100,14 @@ def _relative(relative: Relative) -> Document:
 def _nearest_lines(relative: Relative | None) -> list[str]:
     if relative is None:
         return []
-    lines = [f"nearest: {relative.summary.key}, {age(relative.summary.created)}"]
-    rows = difference_rows(relative.differences)
-    for name, ours, theirs in rows[:_SHOWN]:
-        lines.append(f"  {name}: {ours} here, {theirs} there")
-    if len(rows) > _SHOWN:
-        lines.append(f"  and {count(len(rows) - _SHOWN, 'more input')}")
+    from cachepod.environment.identity import in_words
+
+    summary = relative.summary
+    lines = [f"nearest: {summary.key}, published {age(summary.created)}"]
+    words = in_words(relative.differences)
+    lines += [f"  {sentence}" for sentence in words[:_SHOWN]]
+    if len(words) > _SHOWN:
+        lines.append(f"  and {count(len(words) - _SHOWN, 'more')}; see cachepod key --against")
     return [printable(line) for line in lines]
 
 
@@ -162,7 +164,7 @@ def installation(
     else:
         summary = (
             f"{report.outcome} {settings.prefix}: {count(report.packages, 'package')}, "
-            f"{work(report.files, report.size, seconds)}; {phases(report.phases)}"
+            f"{work(report.files, report.size, seconds)}{phases(report.phases)}"
         )
     return Outcome(document=document, summary=summary)
 
@@ -191,7 +193,7 @@ def publication(done: Sequence[Publication], key: str, seconds: float) -> Outcom
                 parts.append(
                     f"stored in {each.store}: "
                     f"{work(report.files, report.size, sum(took.values()))}, "
-                    f"{human_bytes(report.stored_new)} new; {phases(took)}"
+                    f"{human_bytes(report.stored_new)} new{phases(took)}"
                 )
             else:
                 parts.append(f"another publisher was first in {each.store}")

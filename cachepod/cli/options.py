@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,11 @@ class Invocation:
         if self.link is not None:
             self.link.limit(seconds, stall=stall)
 
+    def moved(self) -> None:
+        """Tell the watchdog that the work goes on."""
+        if self.link is not None:
+            self.link.beat()
+
     def note(self, text: str) -> None:
         """Something that a user should know."""
         if not self.console.quiet:
@@ -83,7 +88,7 @@ def complete_key(
     from cachepod.model.names import MANIFESTS
 
     try:
-        call = Invocation(Console(), _flags(ctx.params))
+        call = Invocation(Console(quiet=True), _given(ctx.params, ("store", "config")))
         found = set()
         for store in call.stores(call.settings()):
             for info in store.list(MANIFESTS):
@@ -169,11 +174,11 @@ def all_settings() -> tuple[str, ...]:
     return tuple(name for name in _SETTINGS if name != "config")
 
 
-def _flags(params: Mapping[str, object]) -> dict[str, object]:
+def _given(params: Mapping[str, object], settings: Container[str]) -> dict[str, object]:
     return {
         name: value
         for name, value in params.items()
-        if name in _SETTINGS and value is not None and value != ()
+        if name in settings and value is not None and value != ()
     }
 
 
@@ -195,9 +200,11 @@ def subcommand(
     """
 
     def decorate(function: Callable[..., Outcome]) -> click.Command:
+        flags = (*settings, "config")
+
         def run(as_json: bool, verbose: int, quiet: bool, **params: Any) -> int:
-            own = {key: value for key, value in params.items() if key not in _SETTINGS}
-            call = Invocation(Console(as_json, quiet, verbose), _flags(params))
+            own = {key: value for key, value in params.items() if key not in flags}
+            call = Invocation(Console(as_json, quiet, verbose), _given(params, flags))
             if expired is None:
                 outcome = guarded(lambda: function(call, **own))
             else:
@@ -205,7 +212,7 @@ def subcommand(
             return end(call.console, outcome)
 
         decorated: Callable[..., Any] = run
-        for option in reversed([_SETTINGS[setting] for setting in (*settings, "config")]):
+        for option in reversed([_SETTINGS[setting] for setting in flags]):
             decorated = option(decorated)
         for option in (
             click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),

@@ -172,8 +172,9 @@ def rate(size: float, seconds: float) -> str:
 
 
 def phases(seconds: Mapping[str, float]) -> str:
-    """``plan 0.20 s, fetch 3.50 s``, without what took no time worth a word."""
-    return ", ".join(f"{name} {duration(took)}" for name, took in seconds.items() if took >= 0.005)
+    """``; plan 0.20 s, fetch 3.50 s``, without what took no time worth a word."""
+    told = [f"{name} {duration(took)}" for name, took in seconds.items() if took >= 0.005]
+    return f"; {', '.join(told)}" if told else ""
 
 
 def moment(when: float) -> str:

@@ -51,7 +51,8 @@ def test_a_rate_over_no_time_at_all_is_a_number() -> None:
 
 
 def test_phases_leave_out_what_took_no_time() -> None:
-    assert phases({"plan": 0.2, "swap": 0.0001, "fetch": 3.5}) == "plan 0.20 s, fetch 3.50 s"
+    assert phases({"plan": 0.2, "swap": 0.0001, "fetch": 3.5}) == ("; plan 0.20 s, fetch 3.50 s")
+    assert phases({}) == ""
 
 
 def test_ages_are_rounded_down_to_two_of_a_unit() -> None:

@@ -7,18 +7,19 @@ import time
 import click
 
 from cachepod.cli.describe import installation
-from cachepod.cli.options import KEY, Invocation, subcommand
+from cachepod.cli.options import KEY, STORE, Invocation, subcommand
 from cachepod.cli.render import Outcome
 
 
-@subcommand("install", *KEY, "cache_dir")
+@subcommand("install", *STORE, *KEY, "cache_dir")
 @click.option("--force", is_flag=True, help="Replace a directory that cachepod did not make.")
 def command(call: Invocation, force: bool) -> Outcome:
     """
     Install what the configuration asks for into the prefix.
 
     What a restore of a relative has brought is topped up; what a killed install has left is made
-    anew; an environment that is complete stays as it is.
+    anew; an environment that is complete stays as it is. The store is not asked: --store is
+    there so that the commands of the hook can be given the same options.
     """
     from cachepod.environment.hook import install_environment
     from cachepod.environment.identity import identify

@@ -10,7 +10,7 @@ from cachepod.cli.render import Document, Outcome, count, duration, moment, tabl
 from cachepod.errors import CachepodError, human_bytes
 
 if TYPE_CHECKING:
-    from cachepod.model.manifest import Summary
+    from cachepod.model.summary import Summary
 
 _HEADER = ("KEY", "CREATED", "HOLDS", "FILES", "SIZE", "STORED", "PYTHON", "TORCH")
 
@@ -63,7 +63,7 @@ def _row(summary: Summary) -> tuple[str, ...]:
         f"{summary.files:,}",
         human_bytes(summary.size),
         human_bytes(summary.stored),
-        summary.fingerprint.inputs.get("python", "-"),
+        summary.fingerprint.inputs.get("python", "-").removeprefix("cpython "),
         version_of(summary, "torch") or "-",
     )
 
