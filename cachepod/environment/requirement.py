@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from cachepod.environment import content, pep508
-from cachepod.environment.urls import plain
+from cachepod.environment.urls import masked, plain
 from cachepod.errors import ConfigurationProblem
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -152,10 +152,15 @@ def with_hashes(found: Requirement, hashes: Sequence[str]) -> Requirement:
     return replace(found, value=found.value + said, line=line, hashed=True)
 
 
-def looks_local(text: str) -> bool:
-    """pip's rule: what has a slash or starts with a dot, and what is called like an archive."""
+def looks_local(text: str, *, editable: bool) -> bool:
+    """
+    pip's rule: what has a slash or starts with a dot, and what is called like an archive; behind
+    ``-e`` everything but a URL.
+    """
     if re.match(_NAMED_URL, text):
         return False
+    if editable:
+        return True
     path = text.partition(" ;")[0].partition("[")[0].strip()
     return path.startswith((".", "~")) or os.sep in path or path.lower().endswith(pep508.ARCHIVES)
 
@@ -178,7 +183,7 @@ def existing(text: str, folder: Path, where: str) -> Path:
     for candidate in candidates:
         if candidate.exists():
             return candidate
-    raise ConfigurationProblem(where, f"{text} does not exist in {shown_path(folder) or folder}")
+    raise ConfigurationProblem(where, f"{masked(text)} does not exist in {shown_path(folder)}")
 
 
 def _digested(path: Path, where: str, leave_out: Collection[Path]) -> tuple[str, str]:

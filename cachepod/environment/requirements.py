@@ -329,7 +329,7 @@ class _Reader:
         head, hashes = _hashes(raw, where)
         shown = _OPTIONS_BEHIND.split(shown, maxsplit=1)[0].strip()
         into = self._constraints if constraint else self._lines
-        if looks_local(head) or URL.match(head):
+        if URL.match(head) or looks_local(head, editable=editable):
             target, _, marker = head.partition(" ;")
             if marker and not self._holds(marker):
                 return
