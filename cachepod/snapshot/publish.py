@@ -276,32 +276,33 @@ class _Run:
     def _worker(self) -> Iterator[Callable[[tuple[Task, list[Place]]], None]]:
         packer = Packer(self._store, self._index, self._level, self.packs.__setitem__)
         reader = Reader(self._scan)
-        with mmap.mmap(-1, CHUNK_SIZE) as memory, memoryview(memory) as buffer:
-            read = reused = 0
+        # Not closed by hand: the traceback of an error may still hold a slice of it.
+        buffer = memoryview(mmap.mmap(-1, CHUNK_SIZE))
+        read = reused = 0
 
-            def handle(job: tuple[Task, list[Place]]) -> None:
-                nonlocal read, reused
-                task, places = job
-                for chunk in range(len(task)):
-                    pieces = task.pieces(self._scan, chunk)
-                    place = self._known(pieces)
-                    if place is not None:
-                        reused += place.raw
-                    else:
-                        with reader.fill(pieces, buffer) as plain:
-                            place = packer.add(plain)
-                            read += len(plain)
-                    places.append(place)
-                reader.close()
-                self._progress.advance(task.files, task.size)
+        def handle(job: tuple[Task, list[Place]]) -> None:
+            nonlocal read, reused
+            task, places = job
+            for chunk in range(len(task)):
+                pieces = task.pieces(self._scan, chunk)
+                place = self._known(pieces)
+                if place is not None:
+                    reused += place.raw
+                else:
+                    with reader.fill(pieces, buffer) as plain:
+                        place = packer.add(plain)
+                        read += len(plain)
+                places.append(place)
+            reader.close()
+            self._progress.advance(task.files, task.size)
 
-            try:
-                yield handle
-                packer.finish()
-            except BaseException:
-                reader.abandon()
-                packer.abort()
-                raise
+        try:
+            yield handle
+            packer.finish()
+        except BaseException:
+            reader.abandon()
+            packer.abort()
+            raise
         self.written += packer.written
         self.reused += packer.reused + reused
         self.read += read
