@@ -112,11 +112,21 @@ def _nearest_lines(relative: Relative | None) -> list[str]:
 
 
 def differences(
-    found: Sequence[Difference], family: tuple[str, str] | None = None
+    found: Sequence[Difference],
+    family: tuple[str, str] | None = None,
+    names: tuple[str, str] = ("ours", "theirs"),
 ) -> list[Document]:
-    """Inputs that differ, for JSON; *family* is ours and theirs where they may differ too."""
+    """
+    Inputs that differ, for JSON.
+
+    Args:
+        family: Ours and theirs, where they may differ too.
+
+        names: What to call the two sides.
+    """
+    ours, theirs = names
     return [
-        {"input": each.name, "ours": each.ours, "theirs": each.theirs}
+        {"input": each.name, ours: each.ours, theirs: each.theirs}
         for each in _with_family(found, family)
     ]
 

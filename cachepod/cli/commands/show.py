@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def command(call: Invocation, key: str) -> Outcome:
     """Show the snapshot KEY: its inputs, trees and distributions, with their sizes."""
     started = time.monotonic()
-    manifest = find_manifest(call.stores(call.settings()), key)
+    _, manifest = find_manifest(call.stores(call.settings()), key)
     summary = manifest.summary
     trees, distributions = sizes(manifest)
     document = entry(summary)
