@@ -23,6 +23,7 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # not compiled before they are used: most files need none of them
 _EXTRAS_BEHIND = r"(?P<path>.+?)(?:\[(?P<extras>[^\[\]]*)\])?"
 _NAMED_URL = r"[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*@"
+_PROJECT_FILES = ("pyproject.toml", "setup.py")
 _EGG = r"[#&]egg=([^&\[]+)"
 
 
@@ -190,6 +191,12 @@ def _digested(path: Path, where: str, leave_out: Collection[Path]) -> tuple[str,
     """What *path* is, and the digest of its content."""
     try:
         if path.is_dir():
+            if not any((path / name).is_file() for name in _PROJECT_FILES):
+                raise ConfigurationProblem(
+                    where,
+                    f"{shown_path(path)} is no Python project: "
+                    f"it has neither {' nor '.join(_PROJECT_FILES)}",
+                )
             return "directory", content.directory_digest(path, leave_out)
         return "file", content.file_digest(path)
     except OSError as error:
