@@ -1,0 +1,383 @@
+"""
+Reads snapshots back and compares every digest; restores nothing and changes nothing.
+
+Chunks that several snapshots share are read once. What is damaged is named, with the keys of the
+snapshots that need it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from cachepod.errors import CachepodError, CorruptObject, NewerFormat, StoreUnreachable
+from cachepod.model.names import MANIFESTS, check_key, manifest_name, pack_name
+from cachepod.model.pack import PACK_HEAD, TAIL_SIZE, decode_table, encode_table, table_extent
+from cachepod.snapshot.catalog import load_manifest
+from cachepod.snapshot.chunks import ChunkAt, ChunkReader
+from cachepod.snapshot.phases import Phases
+from cachepod.snapshot.plan import READ_SIZE
+from cachepod.snapshot.progress import NoProgress, Progress
+from cachepod.snapshot.workers import default_threads, run_workers
+from cachepod.stores.base import Store
+
+#: Stored bytes that one worker takes at a time; a pack is shared by several.
+_TASK_SIZE = 32 * 1024 * 1024
+_TABLE_LIMIT = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Problem:
+    """
+    A damaged, missing or unreadable object.
+
+    Args:
+        name: Of the object.
+
+        why: In words; of several faults the first, and how many there are.
+
+        keys: Of the snapshots that cannot be restored because of it; none if the part that is
+            damaged is not needed for that.
+    """
+
+    name: str
+    why: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """
+    What a verification found.
+
+    Args:
+        snapshots: Keys whose manifests were read.
+
+        objects: Manifests and packs looked at.
+
+        chunks: Chunks read and compared.
+
+        size: Bytes read from the store.
+
+        problems: What is wrong, by name of the object.
+
+        skipped: Keys of snapshots of a later format, which cannot be judged.
+
+        phases: Seconds of each.
+    """
+
+    snapshots: int
+    objects: int
+    chunks: int
+    size: int
+    problems: tuple[Problem, ...]
+    skipped: tuple[str, ...] = ()
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+def verify(
+    store: Store,
+    keys: Sequence[str] | None = None,
+    *,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """
+    Read the snapshots *keys* of *store* back, or all of them.
+
+    Args:
+        threads: Zero for one a core, and as many more as the store rewards.
+
+    Raises:
+        Miss: There is no snapshot of a key that was named, or it is one of a later format.
+
+        StoreUnreachable: Nothing could be read.
+    """
+    phases = Phases(progress or NoProgress())
+    phases.begin("manifests")
+    run = _Run(store, progress or NoProgress())
+    run.read_manifests(keys)
+    tasks = run.tasks()
+    phases.begin("packs", files=len(run.packs), size=run.wanted)
+    run_workers(
+        tasks,
+        run.worker,
+        threads or default_threads() + store.parallel_reads,
+        name="verify",
+    )
+    return run.report(phases.end())
+
+
+@dataclass
+class _Pack:
+    """What manifests say of one pack; sets of keys are bits of a number."""
+
+    chunks: dict[ChunkAt, int] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Task:
+    pack: str
+    reads: tuple[tuple[ChunkAt, ...], ...]
+    whole: bool  # whether to look at the size and the table too
+
+
+@dataclass
+class _Damage:
+    whys: dict[str, None] = field(default_factory=dict)  # a set that keeps its order
+    harmless: dict[str, None] = field(default_factory=dict)
+    keys: int = 0
+
+
+class _Run:
+    def __init__(self, store: Store, progress: Progress) -> None:
+        self.packs: dict[str, _Pack] = {}
+        self.wanted = 0
+        self._store = store
+        self._progress = progress
+        self._keys: list[str] = []
+        self._skipped: list[str] = []
+        self._manifests = 0
+        self._damages: dict[str, _Damage] = {}
+        self._unreachable: StoreUnreachable | None = None
+        self._lock = threading.Lock()
+        self._read = 0
+        self._chunks = 0
+
+    # Manifests
+
+    def read_manifests(self, keys: Sequence[str] | None) -> None:
+        named = keys is not None
+        if keys is None:
+            names = sorted(info.name for info in self._store.list(MANIFESTS))
+            keys = [name.rpartition("/")[2] for name in names]
+            for name, key in zip(names, keys, strict=True):
+                if manifest_name(key) != name:
+                    self._damage(name, "no manifest has this name", 0)
+            keys = [
+                key for name, key in zip(names, keys, strict=True) if manifest_name(key) == name
+            ]
+        for key in dict.fromkeys(keys):
+            self._read_manifest(check_key(key), named)
+
+    def _read_manifest(self, key: str, named: bool) -> None:
+        bit = 1 << len(self._keys)
+        self._keys.append(key)
+        name = manifest_name(key)
+        try:
+            manifest = load_manifest(self._store, key)
+            self._read += self._store.size(name)
+        except NewerFormat:
+            if named:
+                raise
+            self._skipped.append(key)
+            return
+        except CorruptObject as error:
+            self._manifests += 1
+            self._damage(name, error.why, bit)
+            return
+        except StoreUnreachable as error:
+            self._unreachable = self._unreachable or error
+            self._damage(name, error.why, bit)
+            return
+        except CachepodError:
+            if named:
+                raise
+            return  # it vanished since the listing
+        self._manifests += 1
+        chunks, packs = manifest.chunks, manifest.packs
+        for info in packs:
+            sizes = self.packs.setdefault(info.id, _Pack()).sizes
+            sizes[info.size] = sizes.get(info.size, 0) | bit
+        for row in range(len(chunks)):
+            found = self.packs[packs[chunks.pack[row]].id].chunks
+            chunk = ChunkAt.of(chunks, row)
+            found[chunk] = found.get(chunk, 0) | bit
+
+    # Packs
+
+    def tasks(self) -> list[_Task]:
+        """What the workers do, pack by pack."""
+        tasks = []
+        for pack, described in sorted(self.packs.items()):
+            whole = True
+            reads: list[tuple[ChunkAt, ...]] = []
+            size = 0
+            for read in _adjacent(sorted(described.chunks)):
+                if reads and size + _extent(read) > _TASK_SIZE:
+                    tasks.append(_Task(pack, tuple(reads), whole))
+                    whole, reads, size = False, [], 0
+                reads.append(read)
+                size += _extent(read)
+                self.wanted += _extent(read)
+            tasks.append(_Task(pack, tuple(reads), whole))
+        return tasks
+
+    @contextmanager
+    def worker(self) -> Iterator[Callable[[_Task], None]]:
+        reader = ChunkReader(self._store)
+
+        def handle(task: _Task) -> None:
+            if task.whole:
+                self._check_whole(task.pack)
+            reachable = True
+            for read in task.reads:
+                if reachable:
+                    reachable = self._check_chunks(reader, task.pack, read)
+                else:
+                    keys = _union(self.packs[task.pack].chunks[chunk] for chunk in read)
+                    self._hurt(pack_name(task.pack), keys)
+                self._progress.advance(0, _extent(read))
+            if task.whole:
+                self._progress.advance(1, 0)
+
+        yield handle
+
+    def _check_chunks(self, reader: ChunkReader, pack: str, read: Sequence[ChunkAt]) -> bool:
+        """False if there is no sense in reading more of this pack for now."""
+        begin, size = read[0].offset, _extent(read)
+        stored: memoryview | None = None
+        try:
+            stored = reader.fetch(pack, begin, size)
+        except CorruptObject:
+            pass  # it is too short: one by one, to see which chunks are still there
+        except CachepodError as error:
+            self._note(pack, error, _union(self.packs[pack].chunks[chunk] for chunk in read))
+            return False
+        for chunk in read:
+            own = None
+            if stored is not None:
+                own = stored[chunk.offset - begin : chunk.offset - begin + chunk.stored]
+            try:
+                reader.plain(pack, chunk, own)
+            except CachepodError as error:
+                self._note(pack, error, self.packs[pack].chunks[chunk])
+            else:
+                with self._lock:
+                    self._chunks += 1
+                    self._read += chunk.stored
+        return True
+
+    def _check_whole(self, pack: str) -> None:
+        """The size of a pack, its head and its table; what restores do not look at hurts no key."""
+        name, described = pack_name(pack), self.packs[pack]
+        try:
+            size = self._store.size(name)
+        except CachepodError as error:
+            self._note(pack, error, _union(described.sizes.values()))
+            return
+        for expected, keys in described.sizes.items():
+            if size != expected:
+                self._damage(name, f"it has {size} bytes instead of {expected}", keys)
+        try:
+            try:
+                self._check_table(name, size, described)
+            except (CorruptObject, NewerFormat):
+                # Once more: a wrong byte on the way is not a wrong byte in the store.
+                self._check_table(name, size, described)
+        except (CorruptObject, NewerFormat) as error:
+            # Of a later format it cannot be, for manifests of this one refer to it.
+            self._damage(name, error.why, 0)
+        except CachepodError as error:
+            self._note(pack, error, 0)
+
+    def _check_table(self, name: str, size: int, described: _Pack) -> None:
+        if size < len(PACK_HEAD) + TAIL_SIZE:
+            raise CorruptObject(name, "it is cut short")
+        if self._bytes(name, 0, len(PACK_HEAD)) != PACK_HEAD:
+            raise CorruptObject(name, "its beginning is not that of a pack")
+        extent = table_extent(self._bytes(name, size - TAIL_SIZE, TAIL_SIZE), name=name)
+        if extent > min(size, _TABLE_LIMIT):
+            raise CorruptObject(name, "its table is cut short")
+        table = self._bytes(name, size - extent, extent)
+        rows = decode_table(table, name=name)
+        if encode_table(rows) != table:
+            raise CorruptObject(name, "its table is damaged")
+        listed = {
+            ChunkAt(row.offset, row.stored, row.raw, row.encoding, row.id, row.check)
+            for row in rows
+        }
+        if not listed.issuperset(described.chunks):
+            raise CorruptObject(name, "its table lacks chunks that manifests name")
+
+    def _bytes(self, name: str, offset: int, size: int) -> bytes:
+        data = bytearray(size)
+        self._store.read_range(name, offset, memoryview(data))
+        with self._lock:
+            self._read += size
+        return bytes(data)
+
+    # Findings
+
+    def _note(self, pack: str, error: CachepodError, keys: int) -> None:
+        if isinstance(error, StoreUnreachable):
+            with self._lock:
+                self._unreachable = self._unreachable or error
+        why = getattr(error, "why", "") or "it is not in the store"
+        self._damage(pack_name(pack), why, keys)
+
+    def _damage(self, name: str, why: str, keys: int) -> None:
+        with self._lock:
+            damage = self._damages.setdefault(name, _Damage())
+            (damage.whys if keys else damage.harmless)[why] = None
+            damage.keys |= keys
+
+    def _hurt(self, name: str, keys: int) -> None:
+        with self._lock:
+            self._damages[name].keys |= keys
+
+    def report(self, phases: dict[str, float]) -> VerifyReport:
+        if self._unreachable is not None and not self._chunks and not self._manifests:
+            raise self._unreachable
+        return VerifyReport(
+            snapshots=self._manifests,
+            objects=self._manifests + len(self.packs),
+            chunks=self._chunks,
+            size=self._read,
+            problems=tuple(
+                Problem(name, _in_words(damage), self._names(damage.keys))
+                for name, damage in sorted(self._damages.items())
+            ),
+            skipped=tuple(self._skipped),
+            phases=phases,
+        )
+
+    def _names(self, keys: int) -> tuple[str, ...]:
+        return tuple(key for place, key in enumerate(self._keys) if keys >> place & 1)
+
+
+def _in_words(damage: _Damage) -> str:
+    whys = [*damage.whys, *damage.harmless]
+    first, more = whys[0], len(whys) - 1
+    if not more:
+        return first
+    return f"{first}, and {more} more {'fault' if more == 1 else 'faults'}"
+
+
+def _union(keys: Iterable[int]) -> int:
+    total = 0
+    for each in keys:
+        total |= each
+    return total
+
+
+def _extent(read: Sequence[ChunkAt]) -> int:
+    return read[-1].offset + read[-1].stored - read[0].offset
+
+
+def _adjacent(chunks: Sequence[ChunkAt]) -> Iterator[tuple[ChunkAt, ...]]:
+    """Chunks in order of offset, those together that can be read in one range."""
+    run: list[ChunkAt] = []
+    for chunk in chunks:
+        if run and (
+            chunk.offset != run[-1].offset + run[-1].stored
+            or chunk.offset + chunk.stored - run[0].offset > READ_SIZE
+        ):
+            yield tuple(run)
+            run = []
+        run.append(chunk)
+    if run:
+        yield tuple(run)
