@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cachepod.errors import UsageProblem
-from cachepod.model.names import is_component
+from cachepod.model.names import is_family
 
 KEY_FORMAT = "1"
 
@@ -46,7 +46,7 @@ class Fingerprint:
     inputs: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        if not is_component(self.family):
+        if not is_family(self.family):
             raise UsageProblem(f"{self.family!r} cannot name a family of snapshots")
 
     @property
@@ -92,6 +92,6 @@ class Fingerprint:
             raise ValueError("a fingerprint has a family and inputs")
         if not all(isinstance(k, str) and isinstance(v, str) for k, v in inputs.items()):
             raise ValueError("a fingerprint's inputs are text")
-        if not is_component(family):
+        if not is_family(family):
             raise ValueError("a fingerprint's family is not a name")
         return cls(family, inputs)

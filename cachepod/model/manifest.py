@@ -32,9 +32,9 @@ import zstandard
 from blake3 import blake3
 from xxhash import xxh3_64_intdigest
 
-from cachepod.errors import CachepodError, CorruptObject, NewerFormat
+from cachepod.errors import CorruptObject, NewerFormat
 from cachepod.model.columns import ByteStrings, ColumnReader, MalformedColumns, pack_columns
-from cachepod.model.layout import MAX_MANIFEST_SIZE, MAX_SUMMARY_SIZE
+from cachepod.model.layout import KIB, MAX_MANIFEST_SIZE, MAX_SUMMARY_SIZE
 from cachepod.model.summary import Summary
 from cachepod.model.tables import Chunks, Entries, Extents, PackInfo
 from cachepod.model.validate import find_chunk_problem, find_problem
@@ -43,6 +43,8 @@ MANIFEST_FORMAT = 1
 MAGIC = b"cachepod"
 HEADER = struct.Struct("<8sHHIIIQQQ32s")
 _LEVEL = 3
+#: A block of a zstd frame takes 4 bytes at least and yields so many at most (RFC 8878, 3.1.1.2).
+_BLOCK_YIELD = 128 * KIB
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,7 @@ class _Head:
         if len(data) < HEADER.size:
             raise CorruptObject(name, "it is cut short")
         magic, version, flags, a, a_plain, _, a_check, b, b_plain, digest = HEADER.unpack_from(data)
-        if magic != MAGIC:
+        if magic != MAGIC or version < 1:
             raise CorruptObject(name, "it is not a manifest")
         if version > MANIFEST_FORMAT or flags:
             raise NewerFormat(name, max(version, MANIFEST_FORMAT + 1), MANIFEST_FORMAT)
@@ -241,7 +243,7 @@ class _Head:
         plain = _decompress(frame, self.summary_plain, MAX_SUMMARY_SIZE, name)
         try:
             return Summary.from_json(json.loads(plain.decode("utf-8", "surrogateescape")))
-        except (ValueError, RecursionError, CachepodError) as error:
+        except (ValueError, RecursionError) as error:
             raise CorruptObject(name, f"its summary makes no sense: {error}") from error
 
 
@@ -259,7 +261,7 @@ def _open(data: bytes, name: str) -> tuple[_Head, bytes]:
 
 def _decompress(frame: memoryview, plain: int, limit: int, name: str) -> bytes:
     """Decode one frame after what it says of its size was believed."""
-    if plain > limit:
+    if plain > min(limit, len(frame) // 4 * _BLOCK_YIELD):
         raise CorruptObject(name, "it claims an impossible size")
     try:
         if zstandard.frame_content_size(frame) != plain:

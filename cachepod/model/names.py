@@ -30,9 +30,15 @@ PACKS = "packs"
 DAMAGED = "damaged"
 TRASH = "trash"
 NAMED_FAMILY = "named"
+#: In the root of a tree this name is cachepod's own; no snapshot has an entry there.
+STATE_NAME = b".cachepod"
+
+#: Of a key, at most: with a dot and 16 digits behind it, it must still be a component.
+_KEY_LENGTH = 168
 
 _COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
-_KEY = re.compile(r"(?P<family>[A-Za-z0-9][A-Za-z0-9._+-]{0,150})-[0-9a-f]{16}")
+_FAMILY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,150}")
+_KEY = re.compile(rf"(?P<family>{_FAMILY.pattern})-[0-9a-f]{{16}}")
 _PACK_ID = re.compile(r"[0-9a-f]{32}")
 _TREE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
@@ -52,6 +58,11 @@ def is_pack_id(text: str) -> bool:
     return _PACK_ID.fullmatch(text) is not None
 
 
+def is_family(text: str) -> bool:
+    """Whether *text* may name a family: ``<text>-<16 hex digits>`` is then a key."""
+    return _FAMILY.fullmatch(text) is not None
+
+
 def family_of(key: str) -> str:
     """The family that *key* belongs to, read from the key itself."""
     match = _KEY.fullmatch(key)
@@ -60,10 +71,10 @@ def family_of(key: str) -> str:
 
 def check_key(key: str) -> str:
     """Return *key* if it may name a snapshot; raise UsageProblem otherwise."""
-    if not is_component(key):
+    if not is_component(key) or len(key) > _KEY_LENGTH:
         raise UsageProblem(
             f"{key!r} cannot be a key",
-            hint="use letters, digits, '.', '_', '+' and '-', at most 200 of them",
+            hint=f"use letters, digits, '.', '_', '+' and '-', at most {_KEY_LENGTH} of them",
         )
     return key
 

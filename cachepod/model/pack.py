@@ -73,7 +73,7 @@ def table_extent(tail: bytes, *, name: str) -> int:
     if len(tail) < TAIL_SIZE:
         raise CorruptObject(name, "it is cut short")
     rows, _, _, mark, version = _TAIL.unpack(tail[-TAIL_SIZE:])
-    if mark != _NAME:
+    if mark != _NAME or version < 1:
         raise CorruptObject(name, "its end is not that of a pack")
     if version > PACK_FORMAT:
         raise NewerFormat(name, version, PACK_FORMAT)

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cachepod.errors import UsageProblem
 from cachepod.model.fingerprint import Fingerprint
 from cachepod.model.names import check_tree_name
+
+_YEAR_10000 = 253_402_300_800
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,25 @@ class Summary:
                     for name, version in value["distributions"]
                 ),
                 creator={str(name): str(text) for name, text in value["creator"].items()},
-                created=float(value["created"]),
-                files=int(value["files"]),
-                size=int(value["size"]),
-                stored=int(value["stored"]),
+                created=_time(value["created"]),
+                files=_amount(value["files"]),
+                size=_amount(value["size"]),
+                stored=_amount(value["stored"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a summary lacks {error}") from error
+        except UsageProblem as error:
+            raise ValueError(error.message) from error
+
+
+def _amount(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError("a summary has an amount that is none")
+    return value
+
+
+def _time(value: object) -> float:
+    # A comparison with NaN is false too.
+    if not isinstance(value, int | float) or not 0 <= value < _YEAR_10000:
+        raise ValueError("a summary has a time that is none")
+    return float(value)

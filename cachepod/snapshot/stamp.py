@@ -19,7 +19,9 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
-STATE_DIRECTORY = ".cachepod"
+from cachepod.model.names import STATE_NAME
+
+STATE_DIRECTORY = STATE_NAME.decode()
 #: The tree that is a Python environment; its stamp says for which key it was made.
 ENVIRONMENT_TREE = "env"
 _STAMP = "stamp.json"
