@@ -13,6 +13,7 @@ order that depends on addresses. That is 1 of 14,182 files of a torch stack.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import selectors
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cachepod.environment.distributions import Distribution
+from cachepod.environment.tidy import EPOCH
 from cachepod.errors import SpaceExhausted
 from cachepod.snapshot.progress import Progress
 
@@ -103,6 +105,22 @@ def compile_environment(
     # The biggest first, so that no core idles at the end while another has a big one left.
     shards.sort(key=lambda shard: -sum(source.size for source in shard))
     return _run(shards, target, jobs, site, progress)
+
+
+def drop_outdated(site: Path, target: Target) -> None:
+    """
+    Remove the .pyc of every source in *site* that has been written since times were made equal.
+
+    Once its time is the same as all others' again, a .pyc that an installer has left behind would
+    pass for the new source's if the two sources are of one size.
+    """
+    for directory, _, names in os.walk(site):
+        for name in names:
+            if name.endswith(".py"):
+                path = os.path.join(directory, name)
+                if os.lstat(path).st_mtime != EPOCH:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(cached(path, target))
 
 
 def is_current(path: str, size: int, mtime: int, target: Target) -> bool:

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cachepod.environment.bytecode import Target, compile_environment
+from cachepod.environment.bytecode import Target, compile_environment, drop_outdated
 from cachepod.environment.check import check
 from cachepod.environment.config import Settings
 from cachepod.environment.distributions import distributions, installed_versions
@@ -204,10 +204,12 @@ class _Job:
         self._packages(installer, resolution, before, needed)
         site = site_packages(python)
         present = list(distributions(site))
+        target = self._target(python)
         # uv's lock, and what was there before and belongs to nothing now
         with self._phase("tidy"):
             (self._prefix / ".lock").unlink(missing_ok=True)
             if relative:
+                drop_outdated(site, target)
                 strays = remove_strays(self._prefix, site, present)
                 if strays:
                     self._progress.note(
@@ -222,7 +224,7 @@ class _Job:
             with self._phase("bytecode"):
                 compile_environment(
                     site,
-                    self._target(python),
+                    target,
                     present,
                     jobs=cores(),
                     progress=self._progress,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -146,15 +146,17 @@ class Wanted:
             for value in values
         )
 
-    def local_names(self) -> list[str]:
-        """Names of what comes from this machine's disk: its version says nothing of its content."""
-        return sorted(
-            {
-                line.name
-                for line in self.requirements.lines
-                if _LOCAL.match(line.line) and _NAME.fullmatch(line.name)
-            }
-        )
+    def local_names(self, artifacts: Iterable[Artifact]) -> set[str]:
+        """
+        Names of what comes from this machine's disk, where a version says nothing of the content.
+
+        Args:
+            artifacts: Of the resolution, where a project has its name even if its directory
+                does not tell it.
+        """
+        named = {line.name for line in self.requirements.lines if _LOCAL.match(line.line)}
+        built = {artifact.name for artifact in artifacts if artifact.kind == "project"}
+        return {name for name in named | built if _NAME.fullmatch(name)}
 
 
 @dataclass(frozen=True)

@@ -116,12 +116,11 @@ class Pip:
 
     def sync(self, wanted: Wanted, resolution: Resolution, python: Path, watch: Watch) -> None:
         """See :class:`cachepod.environment.installer.Installer`."""
-        names = pinned_names(resolution.lines)
-        site = site_packages(python)
-        surplus = sorted(set(installed_versions(site)) - names)
-        # A local project names itself only once it is built; it is installed anew in any case.
+        # pip takes a local wheel of the installed version for the installed one.
+        kept = pinned_names(resolution.lines) - wanted.local_names(resolution.artifacts)
+        surplus = set(installed_versions(site_packages(python))) - kept
         if surplus:
-            self._run(wanted, python, ["uninstall", "--yes", *surplus], watch)
+            self._run(wanted, python, ["uninstall", "--yes", *sorted(surplus)], watch)
         if not resolution.lines:
             return
         exact = self._file("exact.txt", wanted, "".join(f"{line}\n" for line in resolution.lines))

@@ -95,7 +95,7 @@ class Uv:
         arguments += ["--link-mode", self._link_mode, "--allow-empty-requirements"]
         if wanted.hashed:
             arguments.append("--require-hashes")
-        for name in wanted.local_names():
+        for name in sorted(wanted.local_names(resolution.artifacts)):
             arguments += ["--reinstall-package", name]
         self._run(wanted, arguments, watch)
 

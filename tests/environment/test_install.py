@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from cachepod.environment import install as install_module
 from cachepod.environment.install import InstallReport, install
+from cachepod.environment.installer import Wanted
+from cachepod.environment.pip import find_pip
 from cachepod.environment.tidy import EPOCH
 from cachepod.errors import (
     CheckFailed,
@@ -139,7 +143,7 @@ def test_two_installs_into_one_prefix_are_byte_for_byte_the_same(
 @pytest.mark.slow
 def test_two_installs_of_real_packages_are_byte_for_byte_the_same(tmp_path: Path) -> None:
     packages = ("numpy==2.2.6", "requests==2.32.3", "click==8.1.8")
-    environ = {name: value for name, value in os.environ.items() if name.startswith("UV_")}
+    environ = dict(os.environ)  # proxies, certificates
     installed(tmp_path, None, *packages, environ=environ)
     first = listing(tmp_path / "env")
     shutil.rmtree(tmp_path / "env")
@@ -187,6 +191,17 @@ def test_a_top_up_touches_nothing_of_the_packages_that_stay(tmp_path: Path, inde
     changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
     assert changed
     assert all("alpha" in name for name in changed)
+
+
+@pytest.mark.parametrize("installer", INSTALLERS)
+def test_a_new_source_of_the_old_ones_size_is_not_shadowed_by_old_bytecode(
+    tmp_path: Path, index: Index, installer: str
+) -> None:
+    index.add("single", "1.0", {"single.py": "VALUE = 1\n"})
+    index.add("single", "2.0", {"single.py": "VALUE = 2\n"})
+    installed(tmp_path, index, "single==1.0", installer=installer)
+    installed(tmp_path, index, "single==2.0", installer=installer)
+    assert run(tmp_path / "env", "import single; print(single.VALUE)") == "2"
 
 
 def test_a_top_up_removes_what_belongs_to_no_package_and_says_so(
@@ -465,14 +480,114 @@ def test_a_users_own_variables_do_not_lead_the_installer_astray(
     assert os.listdir(other) == []
 
 
-def test_a_local_project_is_installed_anew_when_its_content_changed(
-    tmp_path: Path, index: Index
+@pytest.mark.parametrize("installer", INSTALLERS)
+def test_a_local_wheel_is_installed_anew_when_its_content_changed(
+    tmp_path: Path, index: Index, installer: str
 ) -> None:
     wheel = index.add("local", "1.0", {"local/__init__.py": "VALUE = 1\n"})
-    installed(tmp_path, index, str(wheel))
+    installed(tmp_path, index, str(wheel), installer=installer)
     index.add("local", "1.0", {"local/__init__.py": "VALUE = 2\n"})
-    assert installed(tmp_path, index, str(wheel)).outcome == "topped up"
+    report = installed(tmp_path, index, str(wheel), installer=installer)
+    assert report.outcome == "topped up"
     assert run(tmp_path / "env", "import local; print(local.VALUE)") == "2"
+
+
+# Builds a wheel of the module beside it, or one that points there; names the project itself.
+BACKEND = """
+import os, zipfile
+def wheel(folder, files):
+    info = "project-1.0.dist-info/"
+    files[info + "METADATA"] = "Metadata-Version: 2.1\\nName: project\\nVersion: 1.0\\n"
+    files[info + "WHEEL"] = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+    files[info + "RECORD"] = "".join(f"{name},,\\n" for name in [*files, info + "RECORD"])
+    name = "project-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+    return name
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    return wheel(folder, {"project.py": open("project.py").read()})
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    return wheel(folder, {"project.pth": os.getcwd()})
+"""
+
+
+@pytest.mark.parametrize("installer", INSTALLERS)
+@pytest.mark.parametrize("editable", ["", "-e "])
+def test_a_local_project_is_built_and_installed_as_it_is_now(
+    tmp_path: Path, index: Index, installer: str, editable: str
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (project / "backend.py").write_text(BACKEND)
+    for value in ("1", "2"):
+        (project / "project.py").write_text(f"VALUE = {value}\n")
+        installed(tmp_path, index, f"{editable}{project}", "alpha", installer=installer)
+        assert run(tmp_path / "env", "import project; print(project.VALUE)") == value
+        site = next((tmp_path / "env" / "lib").glob("*/site-packages"))
+        assert (site / "project.py").exists() is not bool(editable)
+
+
+@pytest.mark.parametrize("installer", INSTALLERS)
+def test_torch_comes_from_the_torch_index_and_all_else_from_the_usual_one(
+    tmp_path: Path, index: Index, installer: str
+) -> None:
+    index.add("torch", "2.7.0", requires=["alpha"])
+    mirror = Index(tmp_path / "mirror")
+    mirror.add("torch", "2.7.0+cu126", {"torch/__init__.py": "CUDA = 126\n"}, requires=["alpha"])
+    mirror.add("alpha", "0.5")
+    installed(tmp_path, index, "torch==2.7.0", installer=installer, torch_index=mirror.url)
+    code = "import torch, alpha; print(torch.CUDA, alpha.VERSION)"
+    assert run(tmp_path / "env", code) == "126 2.0"
+
+
+def test_pytorchs_own_index_is_for_torch_alone_however_it_is_given(
+    tmp_path: Path, index: Index
+) -> None:
+    url = "https://download.pytorch.org/whl/cu126"
+    for keys in ({"torch_index": url}, {"extra_index_urls": [url]}):
+        settings, identity = configured(tmp_path, index, ["torch==2.7.0"], **keys)
+        wanted = Wanted.of(settings, identity, {})
+        assert wanted.torch_backend == "cu126"
+        assert url not in wanted.options(torch_as_extra=False)
+        assert f"--extra-index-url {url}\n" in wanted.options(torch_as_extra=True)
+
+
+def test_pip_takes_over_where_there_is_no_uv(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install_module, "find_uv", lambda: None)
+    installed(tmp_path, index, "beta")
+    names = [path.read_text().strip() for path in (tmp_path / "env").rglob("INSTALLER")]
+    assert names == ["pip", "pip"]
+
+
+def test_pip_runs_from_the_wheel_that_an_interpreter_carries(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    _, identity = configured(tmp_path, index, ["beta"])
+    command = find_pip(identity.interpreter.executable)
+    if command is None:
+        pytest.skip("this interpreter carries no pip")
+    assert command[0].endswith(".whl/pip")
+    installed(tmp_path, index, "beta", installer="pip")
+    assert run(tmp_path / "env", "import beta; print(beta.VERSION)") == "1.0"
+    assert not list((tmp_path / "env").rglob("pip*"))
+
+
+def test_without_any_installer_the_error_says_what_to_install(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install_module, "find_uv", lambda: None)
+    monkeypatch.setattr(install_module, "find_pip", lambda base: None)
+    with pytest.raises(InstallFailed) as caught:
+        installed(tmp_path, index, "beta")
+    assert "neither uv nor pip" in caught.value.message
+    assert not (tmp_path / "env").exists()
 
 
 SLOW_BACKEND = """
