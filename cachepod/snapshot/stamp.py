@@ -75,7 +75,7 @@ def read_stamp(root: Path) -> Stamp | None:
             tree=str(value["tree"]),
             manifest=str(value["manifest"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
