@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -118,8 +119,12 @@ def _run(args: list[str]) -> int:
     except SystemExit:
         return 0  # what click does when the reader of its help has gone away
     except Interrupted as interrupted:
+        sentence = f"stopped by {signal.Signals(interrupted.number).name}"
+        code = interrupted.exit_code
+        with suppress(OSError):
+            console.show(Outcome(document={"error": sentence, "exit_code": code}, error=sentence))
         # Threads may still wait for a volume; an ordinary end would wait for them.
-        _end(interrupted.exit_code)
+        _end(code)
     except (Exception, click.Abort) as error:
         console.show(bug(error, traceback.format_exc()))
     return 1

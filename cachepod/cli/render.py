@@ -55,16 +55,27 @@ class Console:
 
     def show(self, outcome: Outcome) -> None:
         """Print *outcome*; a reader who has gone away is no failure of the command."""
+        self._explain(outcome)
+        if self.json:
+            _write(sys.stdout, json.dumps(outcome.document, indent=2) + "\n")
+        elif outcome.text:
+            _write(sys.stdout, outcome.text.rstrip("\n") + "\n")
+        self._sum_up(outcome)
+
+    def show_stage(self, outcome: Outcome) -> None:
+        """Print what concerns a person only, for a part of a command that has its own document."""
+        self._explain(outcome)
+        self._sum_up(outcome)
+
+    def _explain(self, outcome: Outcome) -> None:
         if self.verbose >= 2 and outcome.trace:
             self.complain(outcome.trace.rstrip("\n"))
         if outcome.error:
             self.complain(f"cachepod: {outcome.error}")
             for line in outcome.details:
                 self.complain(f"  {line}")
-        if self.json:
-            _write(sys.stdout, json.dumps(outcome.document, indent=2) + "\n")
-        elif outcome.text:
-            _write(sys.stdout, outcome.text.rstrip("\n") + "\n")
+
+    def _sum_up(self, outcome: Outcome) -> None:
         if outcome.summary and not self.quiet:
             self.complain(f"cachepod: {outcome.summary}")
 

@@ -291,14 +291,14 @@ def test_a_signal_during_a_restore_cleans_up(stored: Project, number: int, code:
     manifest = stored.manifests()[0]
     aside = stored.root / "manifest"
     manifest.rename(aside)
-    running = stored.start("restore", "--wait", "60")
+    running = stored.start("restore", "--wait", "60", "--json")
     wait_until(lambda: children(running.pid), message="no worker was started")
     time.sleep(0.8)
     running.send_signal(number)
     out, err = running.communicate(timeout=30)
     assert running.returncode == code, err
     assert "Traceback" not in err
-    assert out == ""
+    assert json.loads(out)["exit_code"] == code
     assert not stored.prefix.exists()
     aside.rename(manifest)
     assert stored.run("restore").code == 0

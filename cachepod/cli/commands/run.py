@@ -9,8 +9,8 @@ from cachepod.cli.options import Invocation, subcommand
 from cachepod.cli.render import Outcome
 
 
-@subcommand("run", "prefix", context_settings={"ignore_unknown_options": True})
-@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
+@subcommand("run", "prefix", context_settings={"allow_interspersed_args": False})
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] CMD...")
 def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
     """
     Run a command in the environment, nothing else.

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from cachepod.environment.identity import Identity
 
 
-@subcommand("up", *STORE, *KEY, "wait", "timeout", "threads", "direct", "level", "cache_dir")
+@subcommand(
+    "up",
+    *STORE,
+    *KEY,
+    "wait",
+    "timeout",
+    "threads",
+    "direct",
+    "level",
+    "cache_dir",
+    context_settings={"allow_interspersed_args": False},
+)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
     """
@@ -37,14 +48,7 @@ def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
 
     def stage(name: str, outcome: Outcome) -> Outcome:
         document[name] = outcome.document
-        call.console.show(
-            Outcome(
-                summary=outcome.summary,
-                error=outcome.error,
-                details=outcome.details,
-                trace=outcome.trace,
-            )
-        )
+        call.console.show_stage(outcome)
         return outcome
 
     restored = stage("restore", _restore(call, settings, identity))
