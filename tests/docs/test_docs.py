@@ -35,6 +35,12 @@ PUBLIC_HOSTS = re.compile(
     r"kernel\.org|man7\.org|bford\.info|gnu\.org|"
     r"example|example\.(?:com|org|net|edu)|test|invalid|localhost)"
 )
+# What a requirements file may hold besides requirements.
+OPTIONS_OF_PIP = (
+    *("--constraint", "--editable", "--extra-index-url", "--find-links", "--hash", "--index-url"),
+    *("--no-binary", "--no-index", "--only-binary", "--pre", "--prefer-binary", "--require-hashes"),
+    *("--requirement", "--trusted-host", "--use-feature", "--config-settings", "--global-option"),
+)
 URL_HOST = re.compile(r"\b[a-z][a-z0-9+]*://(?:[^/@\s\"'<>]*@)?(?P<host>[A-Za-z][\w-]*\.[\w.-]+)")
 PLACE_OF_A_DEVELOPER = re.compile(r"(?<![\w.$}~-])/(?:work|root|farm|Users)/")
 
@@ -95,8 +101,8 @@ def test_the_documentation_shows_every_command() -> None:
 
 
 def known_options() -> set[str]:
-    """Every option of cachepod, of the scripts and of the benchmarks."""
-    known = {"--help", "--version"}
+    """Every option of cachepod, of the scripts and of the benchmarks, and those of other tools."""
+    known = {"--help", "--version", *OPTIONS_OF_PIP}
     context = click.Context(cli)
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
@@ -115,8 +121,8 @@ def test_a_documented_option_exists() -> None:
         f"{page.name}:{number}: {option}"
         for page in PAGES
         for number, span in page.spans()
-        for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", span)
-        if span.startswith(("-", "cachepod ", "scripts/")) and option not in known
+        for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", span)
+        if span.startswith(("--", "cachepod ", "scripts/")) and option not in known
     ]
     assert not unknown
 
