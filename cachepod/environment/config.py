@@ -8,7 +8,7 @@ the file and the line, the variable or the flag. The whole reference is docs/con
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -302,7 +302,9 @@ def _from_file(file: Path, root: Path) -> dict[str, Given]:
     for name, value in table.items():
         where = f"{shown_path(file)}:{lines.get((name,), 1)}"
         if name not in KEYS:
-            raise ConfigurationProblem(where, f"unknown key {name!r}", hint=_guess(name, KEYS))
+            nearest = _nearest(name, KEYS)
+            hint = f"did you mean {nearest}?" if nearest else ""
+            raise ConfigurationProblem(where, f"unknown key {name!r}", hint=hint)
         inner = {
             path[1]: f"{shown_path(file)}:{line}"
             for path, line in lines.items()
@@ -337,24 +339,24 @@ def _misspelled(environ: Mapping[str, str]) -> tuple[str, ...]:
     Variables that nearly are ours. They are told and not refused: a container's environment is
     not always its user's, and it must not keep a worker from starting.
     """
-    known = {f"{PREFIX}{name.upper()}" for name in KEYS} | {f"{PREFIX}CONFIG"}
+    known = {*KEYS, "config"}
     notes = []
     for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable not in known:
-            guess = _guess(variable, known)
+        name = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and name not in known:
+            guess = _nearest(name, known)
             if guess:
-                notes.append(f"the variable {variable} means nothing; {guess}")
+                meant = f"{PREFIX}{guess.upper()}"
+                notes.append(f"the variable {variable} means nothing; did you mean {meant}?")
     return tuple(notes)
 
 
-def _guess(name: str, known: Mapping[str, object] | set[str]) -> str:
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The one of *known* that *name* resembles; empty where it resembles none."""
     from difflib import get_close_matches
 
-    spelled = name.replace("-", "_").lower() if name not in known else name
-    close = get_close_matches(spelled, [each.lower() for each in known], n=1, cutoff=0.6)
-    if not close:
-        return ""
-    return f"did you mean {next(each for each in known if each.lower() == close[0])}?"
+    close = get_close_matches(name.replace("-", "_").lower(), known, n=1, cutoff=0.6)
+    return close[0] if close else ""
 
 
 def _check_combinations(settings: Settings) -> None:
