@@ -652,9 +652,14 @@ def test_a_signal_ends_the_installer_and_cleans_up(
 
 def test_after_a_kill_the_next_install_starts_anew(tmp_path: Path, index: Index) -> None:
     child, grandchild = _start_slow_install(tmp_path, index)
+    (installer,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
     child.kill()
     child.wait(30)
     try:
+        deadline = time.monotonic() + 10
+        while _alive(int(installer)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not _alive(int(installer)), "the installer would write into the next environment"
         stamp = read_stamp(tmp_path / "home" / "env")
         assert stamp is not None
         assert stamp.state is State.INSTALLING
