@@ -32,6 +32,9 @@ WORTHWHILE = 0.05
 #: A file that claims more is not believed.
 MAX_FILE_SIZE = 1 << 44
 
+#: Directories within directories; a path of PATH_MAX bytes can name no more.
+MAX_DEPTH = 2048
+
 #: A manifest that claims more plain bytes is not believed (about ten million files).
 MAX_MANIFEST_SIZE = 1 << 30
 

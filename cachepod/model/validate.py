@@ -6,10 +6,13 @@ import operator
 from array import array
 from itertools import chain, count
 
-from cachepod.model.layout import CHUNK_SIZE, MAX_FILE_SIZE
-from cachepod.model.names import is_pack_id
+from cachepod.model.layout import CHUNK_SIZE, KIB, MAX_DEPTH, MAX_FILE_SIZE
+from cachepod.model.names import STATE_NAME, is_pack_id
 from cachepod.model.summary import Summary
 from cachepod.model.tables import Chunks, Encoding, Entries, Extents, Kind, PackInfo
+
+#: Of the value of an extended attribute; Linux allows no more (xattr(7)).
+_LONGEST_ATTRIBUTE = 64 * KIB
 
 
 def find_problem(
@@ -28,6 +31,7 @@ def find_problem(
     return (
         _find_entry_problem(summary, entries)
         or _find_name_problem(entries)
+        or _find_shape_problem(summary, entries)
         or find_chunk_problem(chunks, packs)
         or _find_extent_problem(entries, extents, chunks)
     )
@@ -75,8 +79,11 @@ def _find_entry_problem(summary: Summary, entries: Entries) -> str:
         return "a symlink's target is empty or too long"
     if b"\0" in entries.targets.data:
         return "a symlink's target holds a NUL"
-    if any(row >= total for row, _, _ in entries.xattrs):
-        return "an extended attribute belongs to no entry"
+    for row, name, value in entries.xattrs:
+        if row >= total:
+            return "an extended attribute belongs to no entry"
+        if not 0 < len(name) <= 255 or b"\0" in name or len(value) > _LONGEST_ATTRIBUTE:
+            return "an extended attribute has an impossible name or size"
     return ""
 
 
@@ -92,9 +99,31 @@ def _find_name_problem(entries: Entries) -> str:
             continue
         if not 0 < len(name) <= 255 or name == b"." or name == b"..":
             return f"{name!r} is not a name"
+        if name == STATE_NAME and parent[directory] == directory:
+            # What a restore writes there must not go through a link of the snapshot's.
+            return "an entry stands where cachepod keeps the state of a tree"
         if directory == above and name <= previous:
             return "its names are not in order"
         previous, above = name, directory
+    return ""
+
+
+def _find_shape_problem(summary: Summary, entries: Entries) -> str:
+    """After names and parents were checked."""
+    depth: dict[int, int] = {}
+    for row, (kind, parent) in enumerate(zip(entries.kind, entries.parent, strict=True)):
+        if kind == Kind.DIRECTORY:
+            level = depth[row] = depth[parent] + 1 if parent != row else 0
+            if level > MAX_DEPTH:
+                return "its directories are nested too deep"
+    if len(summary.trees) > 1:
+        tree: array[int] = array("I", bytes(4 * len(entries)))
+        for row, (kind, parent, size) in enumerate(
+            zip(entries.kind, entries.parent, entries.size, strict=True)
+        ):
+            tree[row] = tree[parent] if parent != row else row
+            if kind == Kind.HARDLINK and tree[size] != tree[row]:
+                return "a hard link leads from one tree to another"
     return ""
 
 
@@ -144,11 +173,9 @@ def _find_extent_problem(entries: Entries, extents: Extents, chunks: Chunks) -> 
     ends = map(operator.add, extents.offset, extents.length)
     if not all(map(operator.le, ends, map(entries.size.__getitem__, extents.entry))):
         return "an extent ends after its file"
-    covered = array("Q", bytes(8 * len(entries)))
-    for row, length in zip(extents.entry, extents.length, strict=True):
-        covered[row] += length
-    if not all(map(operator.le, covered, entries.size)):
-        # Only files have extents, so what the size of other kinds means does not matter here.
+    if min(extents.length) < 1:
+        return "an extent is empty"
+    if _overlap(entries, extents):
         return "a file's extents overlap"
     raws = chain.from_iterable(
         (raw,) * (first[row + 1] - first[row]) for row, raw in enumerate(chunks.raw)
@@ -156,3 +183,24 @@ def _find_extent_problem(entries: Entries, extents: Extents, chunks: Chunks) -> 
     if not all(map(operator.le, map(operator.add, extents.start, extents.length), raws)):
         return "an extent ends after its chunk"
     return ""
+
+
+def _overlap(entries: Entries, extents: Extents) -> bool:
+    """Whether two extents cover the same byte of a file; each ends within its file."""
+    sizes = entries.size
+    whole = bytearray(len(entries))
+    parts: list[tuple[int, int, int]] = []
+    for row, offset, length in zip(extents.entry, extents.offset, extents.length, strict=True):
+        if length != sizes[row]:
+            parts.append((row, offset, offset + length))
+        elif whole[row]:
+            return True
+        else:
+            whole[row] = 1
+    parts.sort()
+    last, reached = -1, 0
+    for row, begin, end in parts:
+        if whole[row] or (row == last and begin < reached):
+            return True
+        last, reached = row, end
+    return False

@@ -23,11 +23,14 @@ class Keep:
 
         rows: Its files that are there already.
 
+        mtimes: Of each of *rows*, as it is on the disk.
+
         directories: Row of each of its directories to the path in the tree as it is.
     """
 
     entries: Entries
     rows: array[int]
+    mtimes: array[int]
     directories: dict[int, bytes]
 
     def paths(self) -> Iterator[tuple[int, bytes]]:
@@ -49,7 +52,7 @@ def find_kept(manifest: Manifest, root: int, held: Held) -> Keep:
     old_attributes = _attributes(old)
     new_attributes = _attributes(new)
     directories = paths_of(new, root, os.path.abspath(os.fsencode(held.root)))
-    rows = array("I")
+    rows, mtimes = array("I"), array("q")
     for row, other in enumerate(matched):
         if (
             other != NONE
@@ -69,7 +72,8 @@ def find_kept(manifest: Manifest, root: int, held: Held) -> Keep:
                 continue
             if held.untouched(other, info):
                 rows.append(row)
-    return Keep(new, rows, directories)
+                mtimes.append(info.st_mtime_ns)
+    return Keep(new, rows, mtimes, directories)
 
 
 def _same_content(new: Manifest, old: Manifest, matched: array[int]) -> bytearray:

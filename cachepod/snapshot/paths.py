@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 #: The kernel takes 4,095 bytes and the closing NUL (PATH_MAX).
 LONGEST = 4095
@@ -45,25 +43,58 @@ def reachable(path: bytes) -> Iterator[bytes]:
 
 def remove_tree(path: str | bytes | Path) -> None:
     """
-    Delete a tree, read-only directories included; no error if it is not there.
+    Delete a tree, read-only directories included, or a file; no error if it is not there.
+
+    Not by recursion: a tree may be deeper than Python's stack.
 
     Raises:
         OSError: Something could not be deleted.
     """
-
-    def open_up(function: Callable[..., Any], name: Any, info: Any) -> None:
-        error = info[1]
-        if isinstance(error, FileNotFoundError):
+    top = os.path.abspath(os.fsencode(path))
+    try:
+        if not stat.S_ISDIR(os.lstat(top).st_mode):
+            os.unlink(top)
             return
-        if not isinstance(error, PermissionError):
-            raise error
-        # Deleting needs a writable directory, which the tree's owner may have closed.
-        for directory in (os.path.dirname(name), name):
-            if directory and stat.S_ISDIR(os.lstat(directory).st_mode):
-                os.chmod(directory, 0o700)
-        if os.path.isdir(name) and not os.path.islink(name):
-            shutil.rmtree(name, onerror=open_up)
-        else:
-            os.unlink(name)
+    except FileNotFoundError:
+        return
+    emptied: list[bytes] = []
+    pending = [top]
+    while pending:
+        directory = pending.pop()
+        emptied.append(directory)
+        try:
+            with reachable(directory) as short:
+                pending.extend(directory + b"/" + name for name in _remove_files(short))
+        except FileNotFoundError:
+            continue
+    for directory in reversed(emptied):
+        try:
+            with reachable(directory) as short:
+                os.rmdir(short)
+        except FileNotFoundError:
+            continue
 
-    shutil.rmtree(path, onerror=open_up)
+
+def _remove_files(directory: bytes) -> list[bytes]:
+    """Delete what is in *directory* and is none itself; names of the directories in it."""
+    # Deleting needs a writable directory, which the tree's owner may have closed.
+    mode = stat.S_IMODE(os.lstat(directory).st_mode)
+    if mode & 0o700 != 0o700:
+        os.chmod(directory, 0o700)
+    below: list[bytes] = []
+    with os.scandir(directory) as found:
+        children = list(found)
+    for child in children:
+        if child.is_dir(follow_symlinks=False):
+            below.append(child.name)
+            continue
+        try:
+            path = directory + b"/" + child.name
+            if len(path) > LONGEST:
+                with reachable(path) as short:
+                    os.unlink(short)
+            else:
+                os.unlink(path)
+        except FileNotFoundError:
+            continue
+    return below

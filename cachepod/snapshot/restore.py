@@ -8,11 +8,13 @@ relative, the files that are the same are linked into the stage, and only the re
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,24 +23,32 @@ from cachepod.errors import (
     Miss,
     NotEnoughSpace,
     ObjectMissing,
+    UsageProblem,
     write_problem,
 )
 from cachepod.model.fingerprint import Fingerprint
 from cachepod.model.layout import MAX_MANIFEST_SIZE
 from cachepod.model.manifest import Manifest
 from cachepod.model.names import TRASH, damaged_name, is_pack_id, manifest_name
+from cachepod.model.tables import Kind
 from cachepod.snapshot.engine import Engine
-from cachepod.snapshot.held import Held, holds, read_held, write_held
+from cachepod.snapshot.held import Held, holds, paths_of, read_held, write_held
 from cachepod.snapshot.keep import Keep, find_kept
-from cachepod.snapshot.paths import reachable, remove_tree
+from cachepod.snapshot.paths import reachable
 from cachepod.snapshot.phases import Phases
 from cachepod.snapshot.plan import Plan, make_plan
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.scan import MODE_MASK
 from cachepod.snapshot.stamp import Stamp, State
-from cachepod.snapshot.swap import Workspace, swap, workspace
+from cachepod.snapshot.swap import Workspace, clean_up, discard, swap, swap_back, workspace
+from cachepod.snapshot.ticks import outlast
 from cachepod.snapshot.workers import default_threads
 from cachepod.stores.base import Store, WriteStore, put
+
+#: Why a file cannot be linked into the stage.
+_NO_LINK = frozenset(
+    (errno.EPERM, errno.EACCES, errno.EMLINK, errno.EXDEV, errno.ENOENT, errno.ENOTSUP)
+)
 
 
 @dataclass(frozen=True)
@@ -141,9 +151,12 @@ def restore(
     """
     progress = progress or NoProgress()
     state = State.PARTIAL if partial else State.COMPLETE
+    _check_apart(targets)
     if not force:
         report = confirmed(targets, key, state)
         if report is not None:
+            for target in targets:
+                clean_up(target.root)
             return report
     phases = Phases(progress)
     phases.begin("manifest")
@@ -175,6 +188,13 @@ def restore(
             min_free=min_free,
             progress=progress,
         )
+
+
+def _check_apart(targets: Sequence[Target]) -> None:
+    places = [os.path.realpath(target.root) for target in targets]
+    for place in places:
+        if places.count(place) > 1 or any(other.startswith(place + "/") for other in places):
+            raise UsageProblem(f"{place} is the place of one tree, and not of another as well")
 
 
 def _check(
@@ -217,6 +237,7 @@ class _Restore:
         self.phases = phases
         self.wanted = _rows_below(manifest, roots)
         self.kept: list[Keep] = []
+        self.warnings: list[str] = []
 
     def keep_what_is_there(self) -> None:
         """Find the files that need not be brought."""
@@ -234,6 +255,12 @@ class _Restore:
         plan = make_plan(self.manifest, self.wanted)
         self._check_space(plan, min_free)
         directories = self._make_directories(plan)
+        refused = [row for keep in self.kept for row in _link(keep, directories)]
+        if refused:
+            for row in refused:
+                self.wanted[row] = 1
+            plan = make_plan(self.manifest, self.wanted)
+            self._check_space(plan, min_free)
         engine = Engine(
             self.store,
             self.manifest,
@@ -243,14 +270,12 @@ class _Restore:
             direct=direct,
             progress=progress,
         )
-        kept = sum(len(keep.rows) for keep in self.kept)
         self.phases.begin("restore", files=plan.files, size=plan.size)
-        for keep in self.kept:
-            _link(keep, engine)
         engine.run(threads)
         self.phases.begin("finish")
         _finish(engine, plan, self.roots)
-        self._swap(engine, plan)
+        self._swap(engine)
+        kept = sum(len(keep.rows) for keep in self.kept)
         summary = self.manifest.summary
         return RestoreReport(
             outcome="updated" if kept else "restored",
@@ -259,15 +284,18 @@ class _Restore:
             read=plan.stored + len(self.data),
             written=plan.size,
             phases=self.phases.end(),
+            warnings=tuple(self.warnings),
         )
 
     def _check_space(self, plan: Plan, min_free: float) -> None:
-        seen: set[int] = set()
-        for space in self.spaces:
-            device = os.stat(space.place).st_dev
-            if device in seen:
-                continue
-            seen.add(device)
+        devices: dict[int, list[int]] = {}
+        for place, space in enumerate(self.spaces):
+            devices.setdefault(os.stat(space.place).st_dev, []).append(place)
+        for places in devices.values():
+            space = self.spaces[places[0]]
+            if len(devices) > 1:
+                here = _rows_below(self.manifest, [self.roots[place] for place in places])
+                plan = make_plan(self.manifest, bytearray(map(int.__and__, here, self.wanted)))
             info = os.statvfs(space.place)
             free = info.f_bavail * info.f_frsize
             reserve = int(info.f_blocks * info.f_frsize * min_free)
@@ -299,29 +327,61 @@ class _Restore:
                 raise write_problem(path, error) from error
         return directories
 
-    def _swap(self, engine: Engine, plan: Plan) -> None:
+    def _swap(self, engine: Engine) -> None:
         """Stamp every stage as complete and swap it in; then the old trees go."""
-        digest = self.manifest.digest
-        key = self.manifest.summary.key
-        for target, root, space in zip(self.targets, self.roots, self.spaces, strict=True):
-            stamp = Stamp(self.state, key, target.tree, digest)
-            try:
-                write_held(space.stage, stamp, self.data, digest, engine.inode, engine.ctime)
-                swap(space)
-            except OSError as error:
-                raise write_problem(os.fsencode(space.root), error) from error
-            remove_tree(space.old)
+        places = list(zip(self.targets, self.roots, self.spaces, strict=True))
+        for target, root, space in places:
+            with _writing(space.stage):
+                self._write_held(space.stage, target, engine)
+                _set_directory(engine, root, os.fsencode(space.stage), open_up=True)
+        in_one_step: list[Workspace] = []
+        filled: list[Workspace] = []
+        try:
+            for space in self.spaces:
+                with _writing(space.root):
+                    (in_one_step if swap(space) else filled).append(space)
+        except BaseException:
+            for space in reversed(in_one_step):
+                with _writing(space.root):
+                    swap_back(space)
+            raise
+        for space in self.spaces:
+            # The stage of a tree filled in place still has names of the files that stayed.
+            for left in (space.old, space.stage):
+                if not discard(left):
+                    self.warnings.append(f"{left} could not be removed; the next restore tries")
+        for _, root, space in places:
             try:
                 _set_directory(engine, root, os.fsencode(space.root))
             except OSError as error:
-                raise write_problem(os.fsencode(space.root), error) from error
-        for keep in self.kept:
-            # Only now: making and removing a link changes the ctime.
-            _index_kept(keep, engine)
-        if self.kept:
-            for target, space in zip(self.targets, self.spaces, strict=True):
-                stamp = Stamp(self.state, key, target.tree, digest)
-                write_held(space.root, stamp, self.data, digest, engine.inode, engine.ctime)
+                if space not in filled:
+                    raise write_problem(os.fsencode(space.root), error) from error
+                # A mount point may be somebody else's.
+                self.warnings.append(f"{space.root}: its mode stays as it was ({error.strerror})")
+        if self.kept or filled:
+            # Only now: making and removing a link, and on most file systems a rename, changes
+            # the ctime.
+            for target, root, space in places:
+                _index(self.manifest, root, space.root, engine)
+                try:
+                    self._write_held(space.root, target, engine)
+                except OSError:
+                    pass  # an index without them only costs the next restore a read
+        outlast(max(engine.ctime, default=0))
+
+    def _write_held(self, root: Path, target: Target, engine: Engine) -> None:
+        digest = self.manifest.digest
+        stamp = Stamp(self.state, self.manifest.summary.key, target.tree, digest)
+        write_held(root, stamp, self.data, digest, engine.inode, engine.ctime)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Name what fails within."""
+    try:
+        yield
+    except OSError as error:
+        raise write_problem(os.fsencode(path), error) from error
 
 
 def _rows_below(manifest: Manifest, roots: Sequence[int]) -> bytearray:
@@ -335,25 +395,54 @@ def _rows_below(manifest: Manifest, roots: Sequence[int]) -> bytearray:
     return marks
 
 
-def _link(keep: Keep, engine: Engine) -> None:
-    """Link the files that stay as they are into the stage."""
-    for row, path in keep.paths():
-        target = engine.path(row)
+def _link(keep: Keep, directories: Mapping[int, bytes]) -> list[int]:
+    """
+    Link the files that stay as they are into the stage; rows of those that cannot be.
+
+    A file of another owner, one with too many names, or one that is gone by now is brought anew.
+    """
+    entries = keep.entries
+    refused: list[int] = []
+    for (row, path), mtime in zip(keep.paths(), keep.mtimes, strict=True):
+        target = directories[entries.parent[row]] + b"/" + entries.names[row]
         try:
             with reachable(path) as source, reachable(target) as short:
                 os.link(source, short, follow_symlinks=False)
+                if os.lstat(short).st_mtime_ns != mtime:  # written to since it was looked at
+                    os.unlink(short)
+                    refused.append(row)
         except OSError as error:
-            raise engine.writing(row, error) from error
+            if error.errno not in _NO_LINK:
+                raise write_problem(target, error) from error
+            refused.append(row)
+    if refused:
+        again = set(refused)
+        keep.rows[:] = array("I", (row for row in keep.rows if row not in again))
+    return refused
 
 
-def _index_kept(keep: Keep, engine: Engine) -> None:
-    for row, path in keep.paths():
+def _index(manifest: Manifest, root: int, place: Path, engine: Engine) -> None:
+    """Take inode and ctime of every file from where it is now."""
+    entries = manifest.entries
+    directories = paths_of(entries, root, os.fsencode(place))
+    for row, (kind, parent) in enumerate(zip(entries.kind, entries.parent, strict=True)):
+        above = directories.get(parent)
+        if kind != Kind.FILE or above is None:
+            continue
+        path = above + b"/" + entries.names[row]
         try:
             with reachable(path) as short:
                 info = os.lstat(short)
         except OSError:
-            continue  # an index without it only costs the next restore a read
-        engine.inode[row], engine.ctime[row] = info.st_ino, info.st_ctime_ns
+            info = None
+        if (
+            info is None
+            or engine.inode[row] not in (0, info.st_ino)
+            or info.st_size != entries.size[row]
+        ):
+            engine.inode[row] = engine.ctime[row] = 0
+        else:
+            engine.inode[row], engine.ctime[row] = info.st_ino, info.st_ctime_ns
 
 
 def _finish(engine: Engine, plan: Plan, roots: Sequence[int]) -> None:
@@ -393,12 +482,14 @@ def _finish(engine: Engine, plan: Plan, roots: Sequence[int]) -> None:
                 raise engine.writing(row, error) from error
 
 
-def _set_directory(engine: Engine, row: int, path: bytes) -> None:
+def _set_directory(engine: Engine, row: int, path: bytes, *, open_up: bool = False) -> None:
+    """Give a directory its attributes, but with *open_up* leave it writable for its owner."""
     entries = engine.manifest.entries
     mtime = entries.mtime[row]
+    mode = entries.mode[row] & MODE_MASK
     with reachable(path) as short:
         engine.set_xattrs(row, short)
-        os.chmod(short, entries.mode[row] & MODE_MASK)
+        os.chmod(short, mode | 0o700 if open_up else mode)
         os.utime(short, ns=(mtime, mtime))
 
 

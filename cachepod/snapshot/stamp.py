@@ -79,6 +79,11 @@ def read_stamp(root: Path) -> Stamp | None:
         return None
 
 
+def has_stamp(root: Path) -> bool:
+    """Whether the tree at *root* has a stamp, be it one that cannot be understood."""
+    return os.path.lexists(state_directory(root) / _STAMP)
+
+
 def write_stamp(root: Path, stamp: Stamp) -> None:
     """Replace the stamp of the tree at *root*, atomically; OSError as the file system has it."""
     directory = state_directory(root)

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from xxhash import xxh3_64_hexdigest
 
 from cachepod.errors import ForeignDirectory, TreeUnreadable, write_problem
 from cachepod.snapshot.paths import remove_tree
@@ -34,10 +35,12 @@ from cachepod.snapshot.stamp import (
     STATE_DIRECTORY,
     Stamp,
     State,
+    has_stamp,
     read_stamp,
     state_directory,
     write_stamp,
 )
+from cachepod.stores.mounts import mount_at
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -45,6 +48,12 @@ _RENAME_EXCHANGE = 2
 _LOCK_SECONDS = 600.0
 _NO_EXCHANGE = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP))
 _NO_RENAME = frozenset((errno.EXDEV, errno.EBUSY, errno.EACCES, errno.EPERM))
+#: In the root of a tree, but not of it; the second is a mount point's own.
+_NOT_CONTENT = frozenset((STATE_DIRECTORY, "lost+found"))
+_LONGEST_NAME = 255
+#: How deep, and to which length of path, directories are filled; deeper ones are replaced whole.
+_MERGED = 100
+_MERGED_PATH = 3000
 
 
 @dataclass(frozen=True)
@@ -58,21 +67,25 @@ class Workspace:
         place: The directory that holds stage and old tree.
 
         inside: Whether *place* lies inside of the tree, which is then filled in place.
+
+        token: In every name that this restore makes; no other has it, not even that of a
+            container with the same process numbers.
     """
 
     root: Path
     place: Path
     inside: bool
+    token: str
 
     @property
     def stage(self) -> Path:
         """The directory to be filled."""
-        return self.place / f"stage-{os.getpid()}"
+        return self.place / f"stage-{self.token}"
 
     @property
     def old(self) -> Path:
         """Where the old tree goes."""
-        return self.place / f"old-{os.getpid()}"
+        return self.place / f"old-{self.token}"
 
 
 @contextmanager
@@ -90,39 +103,77 @@ def workspace(root: Path, *, force: bool) -> Iterator[Workspace]:
         try:
             _check_ours(root, force)
             space = _choose(root)
-            if _lock(stack, space.place):
+            if _lock(stack, space.place, _LOCK_SECONDS):
                 _sweep(space.place)
-            stack.callback(remove_tree, space.stage)
+            stack.callback(discard, space.stage)
             yield space
         except OSError as error:
             raise write_problem(error.filename or str(root), error) from error
 
 
+def clean_up(root: Path) -> None:
+    """
+    Remove what a killed restore of the tree at *root* left, unless another restore is at work.
+
+    For a tree that needs no restore: nothing is waited for, and nothing raised.
+    """
+    root = Path(os.path.realpath(root))
+    for place in (_beside(root), _inside(root)):
+        try:
+            if any(_is_left(name) for name in os.listdir(place)):
+                with ExitStack() as stack:
+                    if _lock(stack, place, 0.0):
+                        _sweep(place)
+        except OSError:
+            continue
+
+
+def discard(path: Path) -> bool:
+    """Remove what is not needed any more; False if it would not go, which the next sweep tries."""
+    try:
+        remove_tree(path)
+    except OSError:
+        return False
+    return True
+
+
+def _beside(root: Path) -> Path:
+    name = f".{root.name}.cachepod"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f".{xxh3_64_hexdigest(os.fsencode(root.name))}.cachepod"
+    return root.parent / name
+
+
+def _inside(root: Path) -> Path:
+    return state_directory(root) / "work"
+
+
 def _choose(root: Path) -> Workspace:
     root.parent.mkdir(parents=True, exist_ok=True)
-    beside = root.parent / f".{root.name}.cachepod"
-    inside = state_directory(root) / "work"
-    if root.is_dir() and os.path.ismount(root):
+    beside, inside = _beside(root), _inside(root)
+    token = f"{os.getpid()}-{os.urandom(4).hex()}"
+    # A bind mount within one file system is known from the table of mounts only.
+    if root.is_dir() and (os.path.ismount(root) or mount_at(str(root)) is not None):
         inside.mkdir(parents=True, exist_ok=True)
-        return Workspace(root, inside, True)
+        return Workspace(root, inside, True, token)
     try:
         beside.mkdir(exist_ok=True)
-        return Workspace(root, beside, False)
+        return Workspace(root, beside, False, token)
     except OSError as error:
         if not root.is_dir() or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         inside.mkdir(parents=True, exist_ok=True)
-        return Workspace(root, inside, True)
+        return Workspace(root, inside, True, token)
 
 
-def _lock(stack: ExitStack, place: Path) -> bool:
+def _lock(stack: ExitStack, place: Path, seconds: float) -> bool:
     """
     Keep other restores of this machine away; False where that cannot be had.
 
-    Without the lock nothing can break: every name here has the process's number in it, and the
-    swap is one step.
+    Without the lock nothing can break: every name here is this restore's own, and the swap is one
+    step.
     """
-    lock = FileLock(place / "lock", timeout=_LOCK_SECONDS)
+    lock = FileLock(place / "lock", timeout=seconds, fallback_to_soft=False)
     try:
         stack.enter_context(lock)
     except (Timeout, OSError, NotImplementedError):
@@ -130,17 +181,22 @@ def _lock(stack: ExitStack, place: Path) -> bool:
     return True
 
 
+def _is_left(name: str) -> bool:
+    return name.startswith(("stage-", "old-"))
+
+
 def _sweep(place: Path) -> None:
-    for left in place.iterdir():
-        if left.name.startswith(("stage-", "old-")):
-            remove_tree(left)
+    for name in os.listdir(place):
+        if _is_left(name):
+            remove_tree(place / name)
 
 
 def _check_ours(root: Path, force: bool) -> None:
-    if force or read_stamp(root) is not None:
+    # A stamp that cannot be read is of a later cachepod, or damaged: ours all the same.
+    if force or has_stamp(root):
         return
     try:
-        foreign = any(name != STATE_DIRECTORY for name in os.listdir(root))
+        foreign = any(name not in _NOT_CONTENT for name in os.listdir(root))
     except FileNotFoundError:
         return
     except NotADirectoryError:
@@ -151,11 +207,10 @@ def _check_ours(root: Path, force: bool) -> None:
 
 def swap(space: Workspace) -> bool:
     """
-    Put the finished stage in the tree's place; what was there is gone to ``space.old`` or replaced.
+    Put the finished stage in the tree's place; what was there is gone to ``space.old``.
 
     Returns:
-        Whether the old tree, if there was one, was replaced in one step. False: the tree was filled
-        in place.
+        Whether the tree was replaced in one step. False: it was filled in place.
 
     Raises:
         OSError: As the file system has it; the old tree is then as it was, or, filled in place,
@@ -172,6 +227,13 @@ def swap(space: Workspace) -> bool:
     return False
 
 
+def swap_back(space: Workspace) -> None:
+    """Undo a swap in one step: the old tree is back, or there is none, and the new one is gone."""
+    os.rename(space.root, space.stage)
+    if os.path.lexists(space.old):
+        os.rename(space.old, space.root)
+
+
 def _exchange(space: Workspace) -> None:
     stage, root = os.fsencode(space.stage), os.fsencode(space.root)
     if not os.path.lexists(root):
@@ -179,15 +241,19 @@ def _exchange(space: Workspace) -> None:
         return
     error = _renameat2(stage, root)
     if error == 0:
-        os.rename(stage, space.old)
+        try:
+            os.rename(stage, space.old)
+        except OSError:
+            pass  # it goes with the stage, then
         return
     if error not in _NO_EXCHANGE:
         raise OSError(error, os.strerror(error), str(space.root))
-    os.rename(root, space.old)
     try:
+        os.rename(root, space.old)
         os.rename(stage, root)
-    except OSError:
-        os.rename(space.old, root)
+    except BaseException:
+        if not os.path.lexists(root):
+            os.rename(space.old, root)
         raise
 
 
@@ -208,56 +274,63 @@ def _fill(space: Workspace) -> None:
     os.makedirs(root, exist_ok=True)
     stamp = read_stamp(space.stage)
     write_stamp(space.root, Stamp(State.FILLING, stamp.key if stamp else "", ""))
-    _merge(stage, root, skip=STATE_DIRECTORY.encode())
+    _merge(stage, root, frozenset(name.encode() for name in _NOT_CONTENT))
     ours, theirs = state_directory(space.stage), state_directory(space.root)
     for name in ("manifest", "index", "stamp.json"):
         if (ours / name).exists():
             os.replace(ours / name, theirs / name)
 
 
-def _merge(stage: bytes, root: bytes, *, skip: bytes = b"") -> None:
+def _merge(stage: bytes, root: bytes, skip: frozenset[bytes] = frozenset(), depth: int = 0) -> None:
     with os.scandir(stage) as found:
         new = {child.name: child.is_dir(follow_symlinks=False) for child in found}
     with os.scandir(root) as found:
         old = {child.name: child.is_dir(follow_symlinks=False) for child in found}
-    for name in old.keys() - new.keys() - {skip}:
-        _remove(root + b"/" + name, old[name])
+    for name in old.keys() - new.keys() - skip:
+        remove_tree(root + b"/" + name)
     for name, is_directory in new.items():
-        if name == skip:
+        if skip and name == STATE_DIRECTORY.encode():
             continue
         source, target = stage + b"/" + name, root + b"/" + name
-        if not is_directory:
-            if old.get(name):
-                remove_tree(target)
-            os.rename(source, target)
-        elif old.get(name):
+        if is_directory and old.get(name) and depth < _MERGED and len(source) < _MERGED_PATH:
             info = os.lstat(source)
             for directory in (source, target):  # either may be closed against writing
                 os.chmod(directory, 0o700)
-            _merge(source, target)
-            os.chmod(target, stat.S_IMODE(info.st_mode))
-            os.utime(target, ns=(info.st_mtime_ns, info.st_mtime_ns))
-        else:
-            if name in old:
-                os.unlink(target)
+            _merge(source, target, depth=depth + 1)
+            _copy_attributes(source, target, info)
+            continue
+        if is_directory or old.get(name):
+            remove_tree(target)
+        if is_directory:
             _move_directory(source, target)
+        else:
+            os.rename(source, target)
+
+
+def _copy_attributes(source: bytes, target: bytes, info: os.stat_result) -> None:
+    try:
+        wanted = os.listxattr(source)
+        for name in set(os.listxattr(target)) - set(wanted):
+            if name.startswith("user."):
+                os.removexattr(target, name)
+        for name in wanted:
+            if name.startswith("user."):
+                os.setxattr(target, name, os.getxattr(source, name))
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+    os.chmod(target, stat.S_IMODE(info.st_mode))
+    os.utime(target, ns=(info.st_mtime_ns, info.st_mtime_ns))
 
 
 def _move_directory(source: bytes, target: bytes) -> None:
     """Rename a directory, which its owner may have closed against writing."""
-    mode = stat.S_IMODE(os.lstat(source).st_mode)
-    if mode & 0o300 != 0o300:
-        info = os.lstat(source)
-        os.chmod(source, mode | 0o700)
+    info = os.lstat(source)
+    mode = stat.S_IMODE(info.st_mode)
+    if mode & 0o300 == 0o300:
         os.rename(source, target)
-        os.chmod(target, mode)
-        os.utime(target, ns=(info.st_mtime_ns, info.st_mtime_ns))
-    else:
-        os.rename(source, target)
-
-
-def _remove(path: bytes, is_directory: bool) -> None:
-    if is_directory:
-        remove_tree(path)
-    else:
-        os.unlink(path)
+        return
+    os.chmod(source, mode | 0o700)
+    os.rename(source, target)
+    os.chmod(target, mode)
+    os.utime(target, ns=(info.st_mtime_ns, info.st_mtime_ns))
