@@ -108,7 +108,7 @@ class LocalStore(WriteStore):
     """
 
     def __init__(self, root: Path, create: bool = True) -> None:
-        self._root = str(root)
+        self._root = os.path.abspath(root)
         self._create = create
         self._format_known = False
         self._parallel_reads: int | None = None

@@ -374,3 +374,13 @@ def test_a_directory_of_somebody_else_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreUnreachable, match="theirs") as caught:
         LocalStore(tmp_path / "theirs" / "store").create(NAME)
     assert "another --store" in caught.value.hint
+
+
+def test_a_relative_directory_is_taken_from_where_the_store_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = LocalStore(Path("here"))
+    monkeypatch.chdir("/")
+    assert put(store, "packs/ab/x", b"data")
+    assert (tmp_path / "here" / "packs" / "ab" / "x").read_bytes() == b"data"
