@@ -102,6 +102,9 @@ def _claim(
 ) -> None:
     info = scan.directories[info_row]
     site = os.path.dirname(info)
+    record = rows.child(info_row, b"RECORD")
+    if record is None or scan.entries.kind[record] not in (Kind.FILE, Kind.HARDLINK):
+        return  # nor is a FIFO waited for
     try:
         with open(info + b"/RECORD", "rb") as file:
             text = file.read(_RECORD_LIMIT).decode("utf-8", "surrogateescape")

@@ -105,7 +105,7 @@ class Packer:
     Args:
         level: Of zstd, 1 to 22.
 
-        committed: Told the id and size of each pack that was written.
+        committed: Told the id and size of each pack that is about to be complete.
     """
 
     def __init__(
@@ -162,13 +162,14 @@ class Packer:
         pack, self._pack = self._pack, None
         if pack is None:
             return
+        table = encode_table(pack.chunks)
+        size = pack.size + len(table)
+        # Beforehand: a commit may be carried out and fail all the same.
+        self._committed(pack.id, size)
         with pack.writer as writer:
-            table = encode_table(pack.chunks)
             writer.write(table)
             writer.commit()
-        size = pack.size + len(table)
         self.written += size
-        self._committed(pack.id, size)
 
     def abort(self) -> None:
         """Forget the open pack."""

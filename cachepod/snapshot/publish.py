@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import cachepod
-from cachepod.errors import CachepodError, ObjectMissing, UsageProblem
+from cachepod.errors import CachepodError, CorruptObject, ObjectMissing, UsageProblem
 from cachepod.model.fingerprint import Fingerprint
 from cachepod.model.layout import CHUNK_SIZE, MAX_MANIFEST_SIZE
 from cachepod.model.manifest import ChunkTable, Manifest
@@ -39,7 +39,8 @@ from cachepod.snapshot.prior import Prior
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.reading import Piece, Reader, Task, file_tasks, run_task
 from cachepod.snapshot.scan import Scan, TreeSource, scan
-from cachepod.snapshot.stamp import ENVIRONMENT_TREE, Stamp, State, read_stamp
+from cachepod.snapshot.stamp import ENVIRONMENT_TREE, Stamp, State, has_stamp, read_stamp
+from cachepod.snapshot.ticks import outlast
 from cachepod.snapshot.workers import default_threads, run_workers
 from cachepod.stores.base import WriteStore, exists, put
 
@@ -122,6 +123,7 @@ def publish(
     found = scan(trees, progress)
     for warning in found.warnings:
         progress.note(warning)
+    outlast(max(found.ctime, default=0))  # so that a write from now on shows
     grouping = group(found)
     found.entries = replace(found.entries, owner=grouping.owner)
     phases.begin("compare")
@@ -136,6 +138,7 @@ def publish(
     phases.begin(
         "store", files=sum(task.files for task in tasks), size=sum(task.size for task in tasks)
     )
+    data = b""
     try:
         run.store(tasks, threads or default_threads())
         phases.begin("commit")
@@ -143,8 +146,11 @@ def publish(
         data = manifest.encode()
         won = _commit(store, key, data, force=force)
     except BaseException:
-        discard(store, run.packs)
+        # A commit may have been carried out although it failed: its answer is lost, then.
+        if not data or not _may_be_stored(store, key, data):
+            discard(store, run.packs)
         raise
+    won = won or _may_be_stored(store, key, data)
     if not won:
         # Nobody can have come to rely on these packs: only a manifest makes them known.
         discard(store, run.packs)
@@ -166,9 +172,9 @@ def publish(
 def _check_complete(tree: TreeSource, key: str) -> None:
     check_tree_name(tree.name)
     stamp = read_stamp(tree.root)
-    if stamp is None:
+    if stamp is None and not has_stamp(tree.root):
         return
-    if stamp.state in (State.INSTALLING, State.FILLING, State.PARTIAL):
+    if stamp is None or stamp.state in (State.INSTALLING, State.FILLING, State.PARTIAL):
         raise UsageProblem(
             f"{tree.root} is not complete, so nothing is published",
             hint="run 'cachepod install' first",
@@ -214,7 +220,7 @@ def _index(store: WriteStore, key: str, trees: Sequence[TreeSource]) -> ChunkInd
 def _has(store: WriteStore, pack: PackInfo) -> bool:
     try:
         return store.size(pack_name(pack.id)) == pack.size
-    except ObjectMissing:
+    except (ObjectMissing, CorruptObject):
         return False
 
 
@@ -398,9 +404,26 @@ def _commit(store: WriteStore, key: str, data: bytes, *, force: bool) -> bool:
         return put(store, name, data)
     # Moved over the old one, so that there is a snapshot of this key at every moment.
     incoming = f"{INCOMING}/{key}.{os.urandom(8).hex()}"
-    put(store, incoming, data)
-    store.move(incoming, name)
+    try:
+        put(store, incoming, data)
+        store.move(incoming, name)
+    except BaseException:
+        try:
+            store.delete(incoming)
+        except CachepodError:
+            pass
+        raise
     return True
+
+
+def _may_be_stored(store: WriteStore, key: str, data: bytes) -> bool:
+    """Whether *data* is the manifest of *key*; True also where that cannot be found out."""
+    try:
+        return store.read(manifest_name(key), limit=MAX_MANIFEST_SIZE) == data
+    except (ObjectMissing, CorruptObject):
+        return False
+    except CachepodError:
+        return True
 
 
 def _remember(trees: Sequence[TreeSource], key: str, found: Scan, data: bytes) -> None:

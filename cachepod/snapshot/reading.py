@@ -105,6 +105,7 @@ def _data_stretches(scan: Scan, row: int) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     descriptor = _open(scan, row)
     try:
+        check_unchanged(scan, row, descriptor)
         position = 0
         while position < size:
             try:
@@ -113,7 +114,10 @@ def _data_stretches(scan: Scan, row: int) -> list[tuple[int, int]]:
                 if error.errno == errno.ENXIO:  # nothing but a hole follows
                     break
                 return [(0, size)]
-            end = os.lseek(descriptor, begin, os.SEEK_HOLE)
+            try:
+                end = os.lseek(descriptor, begin, os.SEEK_HOLE)
+            except OSError:
+                return [(0, size)]
             found.append((begin, min(end, size)))
             position = end
     finally:
@@ -130,6 +134,18 @@ def _open(scan: Scan, row: int) -> int:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
             raise TreeChanged(os.fsdecode(path)) from error
         raise TreeUnreadable(os.fsdecode(path), error.strerror or str(error)) from error
+
+
+def check_unchanged(scan: Scan, row: int, descriptor: int) -> None:
+    """Raise TreeChanged unless the open file is as *scan* found it."""
+    info = os.fstat(descriptor)
+    if (
+        info.st_ino != scan.inode[row]
+        or info.st_ctime_ns != scan.ctime[row]
+        or info.st_size != scan.entries.size[row]
+        or info.st_mtime_ns != scan.entries.mtime[row]
+    ):
+        raise TreeChanged(os.fsdecode(scan.path(row)))
 
 
 class Reader:
@@ -162,7 +178,7 @@ class Reader:
                 self.close()
                 self._descriptor = _open(self._scan, piece.row)
                 self._row = piece.row
-                self._check(piece.row)
+                check_unchanged(self._scan, piece.row, self._descriptor)
             end = position + piece.length
             try:
                 self._read(piece, buffer[position:end])
@@ -180,17 +196,6 @@ class Reader:
                 raise TreeChanged(os.fsdecode(self._scan.path(piece.row)))
             done += count
 
-    def _check(self, row: int) -> None:
-        info = os.fstat(self._descriptor)
-        scan = self._scan
-        if (
-            info.st_ino != scan.inode[row]
-            or info.st_ctime_ns != scan.ctime[row]
-            or info.st_size != scan.entries.size[row]
-            or info.st_mtime_ns != scan.entries.mtime[row]
-        ):
-            raise TreeChanged(os.fsdecode(scan.path(row)))
-
     def close(self) -> None:
         """
         Close the file at hand.
@@ -200,7 +205,7 @@ class Reader:
         """
         if self._descriptor >= 0:
             try:
-                self._check(self._row)
+                check_unchanged(self._scan, self._row, self._descriptor)
             finally:
                 os.close(self._descriptor)
                 self._descriptor, self._row = -1, -1

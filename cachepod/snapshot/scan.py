@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cachepod.errors import TreeChanged, TreeUnreadable
 from cachepod.model.columns import ByteStrings
+from cachepod.model.layout import MAX_DEPTH
 from cachepod.model.tables import Entries, Kind
 from cachepod.snapshot.paths import LONGEST, reachable
 from cachepod.snapshot.progress import Progress
@@ -81,7 +82,10 @@ class _Scanner:
         self.sparse: set[int] = set()
         self.warnings: list[str] = []
         self.directories: dict[int, bytes] = {}
-        self._links: dict[tuple[int, int], int] = {}
+        # By the row of the tree's root as well: a tree must be whole without the others.
+        self._links: dict[tuple[int, int, int], int] = {}
+        self._root: dict[int, int] = {}
+        self._depth: dict[int, int] = {}
         self._without_xattrs: set[int] = set()
         self._unreported = [0, 0]
 
@@ -93,7 +97,8 @@ class _Scanner:
             kind, size = Kind.FILE, info.st_size
             inode, ctime = info.st_ino, info.st_ctime_ns
             if info.st_nlink > 1:
-                first = self._links.setdefault((info.st_dev, info.st_ino), row)
+                name_of = (self._root.get(parent, row), info.st_dev, info.st_ino)
+                first = self._links.setdefault(name_of, row)
                 if first != row:
                     kind, size = Kind.HARDLINK, first
             if kind == Kind.FILE and size >= 65536 and info.st_blocks * 512 < size:
@@ -101,6 +106,10 @@ class _Scanner:
         elif stat.S_ISDIR(mode):
             kind = Kind.DIRECTORY
             self.directories[row] = path
+            self._root[row] = self._root.get(parent, row)
+            self._depth[row] = self._depth.get(parent, -1) + 1
+            if self._depth[row] > MAX_DEPTH:
+                raise TreeUnreadable(os.fsdecode(path), "directories are nested too deep")
         elif stat.S_ISLNK(mode):
             kind, size = Kind.SYMLINK, len(self.targets)
             with reachable(path) as short:
@@ -161,12 +170,13 @@ class _Scanner:
                     else:
                         info = child.stat(follow_symlinks=False)
                     self.add(row, name, below, info)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, NotADirectoryError) as error:
                 raise TreeChanged(os.fsdecode(error.filename or path)) from error
             except OSError as error:
-                raise TreeUnreadable(
-                    os.fsdecode(error.filename or path), error.strerror or str(error)
-                ) from error
+                where = os.fsdecode(error.filename or path)
+                if error.errno == errno.EINVAL:  # readlink: it is no symlink any more
+                    raise TreeChanged(where) from error
+                raise TreeUnreadable(where, error.strerror or str(error)) from error
 
 
 def scan(sources: Sequence[TreeSource], progress: Progress) -> Scan:
@@ -186,11 +196,11 @@ def scan(sources: Sequence[TreeSource], progress: Progress) -> Scan:
         root = os.path.abspath(os.fsencode(source.root))
         try:
             info = os.stat(root)
+            if not stat.S_ISDIR(info.st_mode):
+                raise TreeUnreadable(str(source.root), "it is not a directory")
+            scanner.add(-1, b"", root, info)
         except OSError as error:
             raise TreeUnreadable(str(source.root), error.strerror or str(error)) from error
-        if not stat.S_ISDIR(info.st_mode):
-            raise TreeUnreadable(str(source.root), "it is not a directory")
-        scanner.add(-1, b"", root, info)
     row = 0
     while row < len(scanner.kind):
         if scanner.kind[row] == Kind.DIRECTORY:

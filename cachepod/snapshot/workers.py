@@ -67,15 +67,22 @@ def run_workers(
         threading.Thread(target=work, name=f"{name}-{number}", daemon=True)
         for number in range(max(1, min(threads, len(queue))))
     ]
-    for thread in crew:
-        thread.start()
+    started: list[threading.Thread] = []
     try:
         for thread in crew:
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads for this process or container
+                break
+            started.append(thread)
+        if not started:
+            work()
+        for thread in started:
             while thread.is_alive():
                 thread.join(0.5)
     except BaseException:
         stop.set()
-        for thread in crew:
+        for thread in started:
             thread.join(10)
         raise
     if errors:
