@@ -1,0 +1,134 @@
+"""
+Makes the golden store of today's format anew, and the example in docs/format.md::
+
+    python -m tests.golden.make
+
+What was released is never made anew: a store of version N stays as it is when version N+1 comes,
+and the new one goes beside it. Names of packs, times and the host are fixed, so that a run that
+changes no format changes no file, the versions of cachepod and zstd aside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from cachepod.model.fingerprint import Fingerprint
+from cachepod.model.manifest import Manifest
+from cachepod.model.names import STORE_FORMAT, manifest_name
+from cachepod.snapshot.paths import remove_tree
+from cachepod.snapshot.publish import TreeSource, publish
+from cachepod.stores.base import WriteStore
+from cachepod.stores.local import LocalStore
+from tests.golden.tree import build, keeps_holes, keeps_xattrs, listing
+
+GOLDEN = Path(__file__).parent
+FAMILY = "cp310-linux_x86_64-nocuda-notorch"
+#: Where the trees are made; it is part of a snapshot.
+PLACE = Path("/tmp/cachepod-golden")
+CREATED = 1_800_000_000.25
+
+
+def fingerprint(release: int) -> Fingerprint:
+    """The inputs of *release*."""
+    return Fingerprint(
+        FAMILY,
+        {
+            "python": "cpython 3.10.13",
+            "requirement:alpha-beta": "alpha-beta==1.0",
+            "requirement:gamma": f"gamma==2.{release}",
+            "tree:data": "data",
+        },
+    )
+
+
+@contextmanager
+def nothing_by_chance() -> Iterator[None]:
+    """Within, names, times and the host are the same every time."""
+    numbers = iter(range(1, 1 << 16))
+
+    def digits(count: int) -> bytes:
+        return (b"%02d" % next(numbers) + bytes(range(16)))[:count]
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch("cachepod.snapshot.packing.os.urandom", digits))
+        for name, value in (("time.time", CREATED), ("platform.node", "golden")):
+            place = f"cachepod.snapshot.publish.{name}"
+            stack.enter_context(mock.patch(place, lambda value=value: value))
+        yield
+
+
+@contextmanager
+def place_for_trees() -> Iterator[Path]:
+    """The directory in which the trees of a golden store are made."""
+    PLACE.mkdir()
+    try:
+        yield PLACE
+    finally:
+        remove_tree(PLACE)
+
+
+def chunks_of(store: WriteStore, key: str) -> list[dict[str, Any]]:
+    """The chunks of a snapshot, in order."""
+    name = manifest_name(key)
+    manifest = Manifest.decode(store.read(name, limit=1 << 30), name=name)
+    chunks = manifest.chunks
+    return [
+        {
+            "id": chunks.id(row).hex(),
+            "size": chunks.raw[row],
+            "encoding": ("raw", "zstd")[chunks.encoding[row]],
+            "pack": manifest.packs[chunks.pack[row]].id,
+        }
+        for row in range(len(chunks))
+    ]
+
+
+def make_store(root: Path) -> dict[str, Any]:
+    """Publish both releases into a new store at *root*, and describe them."""
+    store = LocalStore(root)
+    snapshots: dict[str, Any] = {}
+    for release in (1, 2):
+        print_ = fingerprint(release)
+        with place_for_trees() as place:
+            assert keeps_xattrs(place), f"{place}: no extended attributes"
+            assert keeps_holes(place), f"{place}: no holes"
+            trees = build(place, release)
+            sources = [TreeSource(name, path) for name, path in trees]
+            report = publish(store, print_.key, print_, sources, threads=1)
+            assert report.outcome == "stored"
+            snapshots[print_.key] = {
+                "release": release,
+                "files": report.files,
+                "size": report.size,
+                "trees": {name: listing(path) for name, path in trees},
+                "chunks": chunks_of(store, print_.key),
+            }
+    return snapshots
+
+
+def main() -> None:
+    """Make the store of today's version anew, and what describes it."""
+    from tests.docs.example import write_example
+
+    folder = GOLDEN / f"v{STORE_FORMAT}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with nothing_by_chance():
+        snapshots = make_store(folder / "store")
+    text = json.dumps(snapshots, indent=1, sort_keys=True)
+    (folder / "snapshots.json").write_text(text + "\n", encoding="ascii")
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{os.path.relpath(folder)}: {total} bytes")
+    with nothing_by_chance():
+        write_example()
+
+
+if __name__ == "__main__":
+    main()
