@@ -51,6 +51,12 @@ class Invocation:
         settings = load_settings(self.flags, os.environ, here)
         for note in settings.notes:
             self.note(note)
+        if self.console.verbose:
+            from cachepod.environment.config import DEFAULT, rows
+
+            for row in rows(settings):
+                if row.source != DEFAULT:
+                    self.note(f"{row.name} = {row.text} ({row.source})")
         return settings
 
     def stores(self, settings: Settings) -> list[WriteStore]:

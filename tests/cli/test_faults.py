@@ -170,13 +170,32 @@ def test_one_store_that_answers_is_enough_for_a_miss(project: Project) -> None:
     assert "broken" in result.err
 
 
+def may_not_write(project: Project) -> None:
+    result = project.run("publish")
+    assert result.code == 5
+    assert str(project.store) in result.err
+    one_sentence(result.err)
+    assert project.version_of("alpha") == "1.0"
+
+
 @not_root
 def test_a_store_that_may_not_be_written_fails_the_publish_only(project: Project) -> None:
     project.run("install")
     project.store.mkdir(mode=0o555)
-    result = project.run("publish")
-    assert result.code == 5
-    one_sentence(result.err)
+    may_not_write(project)
+
+
+@as_root
+@pytest.mark.root
+def test_a_store_mounted_read_only_fails_the_publish_only(
+    project: Project, small_disk: Path
+) -> None:
+    project.run("install")
+    project.store.symlink_to(small_disk)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    may_not_write(project)
+    project.wipe()
+    assert project.run("restore").code == 3
 
 
 def test_an_unreadable_requirements_file_is_named(project: Project) -> None:

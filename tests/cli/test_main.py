@@ -112,6 +112,13 @@ def test_a_traceback_is_shown_with_vv_only(tmp_path: Path) -> None:
     assert "Traceback" in cachepod("key", "-vv", cwd=tmp_path).err
 
 
+def test_v_tells_the_settings_that_are_not_the_default(tmp_path: Path) -> None:
+    (tmp_path / "cachepod.toml").write_text('packages = ["six"]\nlevel = 4\n')
+    result = cachepod("key", "-v", cwd=tmp_path)
+    assert "cachepod: level = 4 (cachepod.toml:2)\n" in result.err
+    assert "threads" not in result.err
+
+
 def test_an_error_nobody_foresaw_is_one_sentence_too(tmp_path: Path) -> None:
     program = (
         "from cachepod.environment import config\n"
