@@ -10,13 +10,19 @@ from typing import Any
 import pytest
 
 from cachepod.errors import CorruptObject
-from cachepod.model.layout import CHUNK_SIZE, MAX_FILE_SIZE
+from cachepod.model.layout import CHUNK_SIZE, MAX_DEPTH, MAX_FILE_SIZE
 from cachepod.model.manifest import Manifest
+from cachepod.model.summary import TreeInfo
+from cachepod.model.tables import Kind
 from tests.support.manifests import (
+    Row,
     block_of,
     build,
+    contents_of,
+    entries_of,
     sections_of,
     small_manifest,
+    summary_of,
     take_apart,
 )
 
@@ -73,6 +79,7 @@ LIES: list[tuple[str, int, int, str]] = [
     ("xoff", 0, 1, "ends after its file"),
     ("xoff", 0, (1 << 64) - 1, "ends after its file"),
     ("xlen", 1, 21, "ends after its chunk"),
+    ("xlen", 0, 0, "an extent is empty"),
     ("xsta", 1, 11, "ends after its chunk"),
     ("xsta", 1, (1 << 32) - 1, "ends after its chunk"),
 ]
@@ -156,3 +163,29 @@ def test_trees_that_do_not_fit_their_roots_are_refused() -> None:
         document["trees"] = trees
         with pytest.raises(CorruptObject, match="trees do not fit"):
             Manifest.decode(build(json.dumps(document).encode(), COLUMNS), name=NAME)
+
+
+def encoded(rows: list[Row], trees: int = 1) -> bytes:
+    """A manifest of *rows* without contents."""
+    summary = summary_of(trees=tuple(TreeInfo(f"tree-{place}", "/") for place in range(trees)))
+    extents, chunks, packs = contents_of([])
+    return Manifest(summary, entries_of(rows), extents, chunks, packs).encode()
+
+
+@pytest.mark.parametrize(("depth", "good"), [(MAX_DEPTH, True), (MAX_DEPTH + 1, False)])
+def test_a_tree_is_as_deep_as_a_path_may_be_and_no_deeper(depth: int, good: bool) -> None:
+    chain = [Row(Kind.DIRECTORY, row, b"d") for row in range(depth)]
+    data = encoded([Row(Kind.DIRECTORY, 0, b""), *chain])
+    if good:
+        assert len(Manifest.decode(data, name=NAME).entries) == depth + 1
+    else:
+        with pytest.raises(CorruptObject, match="nested too deep"):
+            Manifest.decode(data, name=NAME)
+
+
+def test_a_hard_link_from_one_tree_to_another_is_refused() -> None:
+    roots = [Row(Kind.DIRECTORY, 0, b""), Row(Kind.DIRECTORY, 1, b"")]
+    file = Row(Kind.FILE, 0, b"a")
+    Manifest.decode(encoded([*roots, file, Row(Kind.HARDLINK, 0, b"b", 2)], 2), name=NAME)
+    with pytest.raises(CorruptObject, match="leads from one tree to another"):
+        Manifest.decode(encoded([*roots, file, Row(Kind.HARDLINK, 1, b"b", 2)], 2), name=NAME)
