@@ -16,9 +16,12 @@ from cachepod.environment.installer import (
     with_hashes,
     write_private,
 )
-from cachepod.environment.process import run, written_by
+from cachepod.environment.process import Outcome, run, written_by
 from cachepod.environment.space import Artifact, read_artifacts
 from cachepod.errors import InstallFailed
+
+_UNKNOWN_ISSUER = "invalid peer certificate"
+_SYSTEM_CERTIFICATES = "UV_SYSTEM_CERTS"
 
 
 def find_uv() -> str | None:
@@ -62,6 +65,7 @@ class Uv:
         self._link_mode = "copy" if cache else "hardlink"
         self._temporary = work / "tmp"
         self._temporary.mkdir(exist_ok=True)
+        self._more: dict[str, str] = {}
 
     def resolve(self, wanted: Wanted) -> Resolution:
         """See :class:`cachepod.environment.installer.Installer`."""
@@ -140,13 +144,21 @@ class Uv:
             if text.strip().startswith("Building "):
                 watch.note(f"{text.strip()} from source")
 
-        outcome = run(
-            command,
-            environ=child_environ(wanted.environ, self._temporary),
-            directory=wanted.directory,
-            on_line=line,
-            on_tick=tick,
-        )
+        def attempt() -> Outcome:
+            return run(
+                command,
+                environ={**child_environ(wanted.environ, self._temporary), **self._more},
+                directory=wanted.directory,
+                on_line=line,
+                on_tick=tick,
+            )
+
+        outcome = attempt()
+        if outcome.status and _UNKNOWN_ISSUER in outcome.output and not self._more:
+            # A proxy or mirror whose authority only the machine knows. uv brings a list of its
+            # own, which a slim image without ca-certificates needs; pip asks the machine.
+            self._more = {_SYSTEM_CERTIFICATES: "true"}
+            outcome = attempt()
         if outcome.status:
             raise explain(
                 outcome.output,

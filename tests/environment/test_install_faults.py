@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cachepod.environment import install as install_module
+from cachepod.environment.uv import find_uv
 from cachepod.errors import (
     CheckFailed,
     ForeignDirectory,
@@ -329,3 +330,23 @@ def test_after_a_kill_the_next_install_starts_anew(tmp_path: Path, index: Index)
     finally:
         if _alive(grandchild):
             os.kill(grandchild, signal.SIGKILL)
+
+
+def test_an_authority_that_only_the_machine_knows_is_asked_for(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = find_uv()
+    if real is None:
+        pytest.skip("uv is not installed")
+    wrapper = tmp_path / "uv"
+    wrapper.write_text(
+        "#!/bin/sh\n"
+        'if [ "$UV_SYSTEM_CERTS" != true ]; then\n'
+        '  echo "cause: invalid peer certificate: UnknownIssuer" >&2; exit 2\n'
+        "fi\n"
+        f'exec "{real}" "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    monkeypatch.delenv("UV_SYSTEM_CERTS", raising=False)
+    monkeypatch.setattr(install_module, "find_uv", lambda: str(wrapper))
+    assert installed(tmp_path, index, "beta").outcome == "installed"
