@@ -152,7 +152,9 @@ def test_the_command_inherits_no_ignored_or_blocked_signals(project: Project) ->
     project.ready()
     for command in ("run", "up"):
         shown = project.run(command, "--", "grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status").out
-        assert [int(line.split()[1], 16) for line in shown.splitlines()] == [0, 0]
+        masks = [int(line.split()[1], 16) for line in shown.splitlines()]
+        # From 32 on they are the C library's own, and whatever runs the tests may ignore those.
+        assert [mask & 0x7FFFFFFF for mask in masks] == [0, 0]
 
 
 def test_the_command_s_options_are_its_own(project: Project) -> None:
