@@ -85,24 +85,37 @@ def entries(summary: dict[str, Any], columns: Columns) -> Iterator[tuple[int, by
 
 
 def contents(columns: Columns, store: Path) -> Iterator[tuple[int, bytes]]:
-    """Row and bytes of every regular file; holes are zeros."""
+    """Row and bytes of every regular file that can be read whole; holes are zeros."""
     files = {
         row: bytearray(size)
         for row, (kind, size) in enumerate(zip(columns["ekin"], columns["esiz"], strict=True))
         if kind == 1
     }
     packs = [columns["p_id"][at : at + 16].hex() for at in range(0, len(columns["p_id"]), 16)]
-    table = zip(*(columns[tag] for tag in ("cpck", "coff", "csto", "cenc")), strict=True)
-    for chunk, (pack, offset, stored, encoding) in enumerate(table):
-        with open(store / "packs" / packs[pack][:2] / packs[pack], "rb") as file:
-            file.seek(offset)
-            plain = file.read(stored)
-        if encoding == 1:
-            plain = zstandard.ZstdDecompressor().decompress(plain)
+    table = zip(*(columns[tag] for tag in ("cpck", "coff", "csto", "craw", "cenc")), strict=True)
+    for chunk, (pack, offset, stored, size, encoding) in enumerate(table):
+        plain = read_chunk(
+            store / "packs" / packs[pack][:2] / packs[pack], offset, stored, encoding
+        )
         for at in range(columns["xfst"][chunk], columns["xfst"][chunk + 1]):
             row, offset, length, start = (columns[t][at] for t in ("xent", "xoff", "xlen", "xsta"))
-            files[row][offset : offset + length] = plain[start : start + length]
+            if len(plain) != size:
+                files.pop(row, None)
+            elif row in files:
+                files[row][offset : offset + length] = plain[start : start + length]
     yield from ((row, bytes(data)) for row, data in files.items())
+
+
+def read_chunk(pack: Path, offset: int, stored: int, encoding: int) -> bytes:
+    """The plain bytes of a chunk; none where the pack is gone or damaged."""
+    try:
+        with open(pack, "rb") as file:
+            file.seek(offset)
+            plain = file.read(stored)
+        return zstandard.ZstdDecompressor().decompress(plain) if encoding == 1 else plain
+    except (OSError, zstandard.ZstdError) as error:
+        print(f"{pack} at {offset}: {error}", file=sys.stderr)
+        return b""
 
 
 def read_table(pack: bytes) -> list[Chunk]:
@@ -128,9 +141,11 @@ def extract(store: Path, key: str, directory: Path) -> None:
             os.mkdir(place)
         elif kind == 2:
             links.append((targets[size], place))
+        elif (file_row := size if kind == 3 else row) not in data:
+            print(f"lost: {os.fsdecode(path)}", file=sys.stderr)
         else:
             with open(place, "wb") as file:
-                file.write(data[size if kind == 3 else row])
+                file.write(data[file_row])
             os.chmod(place, columns["emod"][row] & 0o777)
     for target, place in links:  # last, so that nothing is written through one of them
         os.symlink(target, place)

@@ -9,19 +9,22 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
+from cachepod.errors import CorruptObject, Miss, StoreUnreachable
 from cachepod.model import layout
 from cachepod.model.manifest import MANIFEST_FORMAT, Manifest
 from cachepod.model.names import STORE_FORMAT, manifest_name, pack_name
 from cachepod.model.pack import PACK_FORMAT, decode_table
-from cachepod.snapshot.restore import Target, restore
+from cachepod.snapshot.restore import Target, restore, set_aside
 from cachepod.snapshot.stamp import State
 from cachepod.stores.base import put
+from cachepod.stores.local import LocalStore
 from cachepod.stores.memory import MemoryStore
 from tests.docs import reader
 from tests.docs.example import (
@@ -116,6 +119,66 @@ def test_the_documented_reader_is_a_program_that_needs_nothing_of_cachepod(
     assert os.readlink(there / "data/link") == "hello.txt"
     assert (there / "data/sub/empty").read_bytes() == b""
     assert stat.S_IMODE((there / "data/image").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("damage", "lost"),
+    [
+        (lambda pack: pack[:45], ["data/again", "data/hello.txt"]),
+        (lambda pack: pack[:9] + bytes(9) + pack[18:], ["data/image"]),
+        (lambda pack: b"", ["data/again", "data/hello.txt", "data/image"]),
+    ],
+)
+def test_what_a_damaged_pack_still_holds_is_got_out(
+    damage: Callable[[bytes], bytes],
+    lost: list[str],
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (store / PACK_NAME).write_bytes(damage(PACK))
+    reader.extract(store, KEY, tmp_path / "there")
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("lost: ")] == [f"lost: {it}" for it in lost]
+    files = {"data/again": HELLO, "data/hello.txt": HELLO, "data/image": IMAGE}
+    for path, content in files.items():
+        if path in lost:
+            assert not (tmp_path / "there" / path).exists()
+        else:
+            assert (tmp_path / "there" / path).read_bytes() == content
+
+
+def test_a_good_manifest_that_was_set_aside_may_be_moved_back(store: Path, tmp_path: Path) -> None:
+    local = LocalStore(store)
+    targets = [Target("data", tmp_path / "data")]
+    (store / PACK_NAME).write_bytes(PACK[:20])
+    with pytest.raises(CorruptObject) as caught:
+        restore(local, KEY, targets, min_free=0.0)
+    set_aside(local, KEY, caught.value)
+    with pytest.raises(Miss):
+        restore(local, KEY, targets, min_free=0.0)
+    mark = store / "damaged" / Path(PACK_NAME).name
+    assert json.loads(mark.read_text()).keys() == {"pack", "key", "why", "time"}
+    # The volume is well again; what follows is the page's advice.
+    (store / PACK_NAME).write_bytes(PACK)
+    (aside,) = (store / "trash").iterdir()
+    assert re.fullmatch(rf"{KEY}\.[0-9a-f]{{16}}", aside.name)
+    aside.rename(store / MANIFEST_NAME)
+    mark.unlink()
+    assert restore(LocalStore(store), KEY, targets, min_free=0.0).outcome == "restored"
+
+
+def test_a_store_whose_format_is_lost_gets_it_back(store: Path, tmp_path: Path) -> None:
+    (store / "cachepod.json").write_text("{")
+    local = LocalStore(store)
+    with pytest.raises(StoreUnreachable, match=r"cachepod\.json"):
+        local.size(MANIFEST_NAME)
+    (store / "cachepod.json").unlink()
+    local = LocalStore(store)
+    restore(local, KEY, [Target("data", tmp_path / "data")], min_free=0.0)
+    put(local, "trash/x", b"")
+    assert json.loads((store / "cachepod.json").read_text()) == {"store": "cachepod", "format": 1}
+    assert (store / "CACHEDIR.TAG").exists()
 
 
 def test_the_parts_of_the_example_are_those_of_the_whole() -> None:
