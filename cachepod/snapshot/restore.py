@@ -255,37 +255,51 @@ class _Restore:
         plan = make_plan(self.manifest, self.wanted)
         self._check_space(plan, min_free)
         directories = self._make_directories(plan)
-        refused = [row for keep in self.kept for row in _link(keep, directories)]
-        if refused:
-            for row in refused:
-                self.wanted[row] = 1
-            plan = make_plan(self.manifest, self.wanted)
-            self._check_space(plan, min_free)
-        engine = Engine(
-            self.store,
-            self.manifest,
-            plan,
-            self.wanted,
-            directories,
-            direct=direct,
-            progress=progress,
-        )
         self.phases.begin("restore", files=plan.files, size=plan.size)
-        engine.run(threads)
+        engine = self._bring(plan, self.wanted, directories, threads, direct, progress)
         self.phases.begin("finish")
+        # Linked last: a link changes a file's ctime, after which the old tree, if this restore
+        # fails, is not known to be whole any more.
+        refused = [row for keep in self.kept for row in _link(keep, directories)]
+        read, written = plan.stored, plan.size
+        if refused:
+            wanted = bytearray(len(self.wanted))
+            for row in refused:
+                wanted[row] = 1
+            rest = make_plan(self.manifest, wanted)
+            self._check_space(rest, min_free)
+            more = self._bring(rest, wanted, directories, threads, direct, progress)
+            for row in refused:
+                engine.inode[row], engine.ctime[row] = more.inode[row], more.ctime[row]
+            read, written = read + rest.stored, written + rest.size
         _finish(engine, plan, self.roots)
         self._swap(engine)
         kept = sum(len(keep.rows) for keep in self.kept)
         summary = self.manifest.summary
         return RestoreReport(
             outcome="updated" if kept else "restored",
-            files=plan.files + kept,
+            files=plan.files + kept + len(refused),
             size=summary.size,
-            read=plan.stored + len(self.data),
-            written=plan.size,
+            read=read + len(self.data),
+            written=written,
             phases=self.phases.end(),
             warnings=tuple(self.warnings),
         )
+
+    def _bring(
+        self,
+        plan: Plan,
+        wanted: bytearray,
+        directories: Mapping[int, bytes],
+        threads: int,
+        direct: bool,
+        progress: Progress,
+    ) -> Engine:
+        engine = Engine(
+            self.store, self.manifest, plan, wanted, directories, direct=direct, progress=progress
+        )
+        engine.run(threads)
+        return engine
 
     def _check_space(self, plan: Plan, min_free: float) -> None:
         devices: dict[int, list[int]] = {}

@@ -158,6 +158,8 @@ def _choose(root: Path) -> Workspace:
         return Workspace(root, inside, True, token)
     try:
         beside.mkdir(exist_ok=True)
+        if not os.access(beside, os.W_OK | os.X_OK):  # another user's
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(beside))
         return Workspace(root, beside, False, token)
     except OSError as error:
         if not root.is_dir() or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -239,6 +241,27 @@ def _exchange(space: Workspace) -> None:
     if not os.path.lexists(root):
         os.rename(stage, root)
         return
+    with _writable(root):
+        _exchange_with(space, stage, root)
+
+
+@contextmanager
+def _writable(root: bytes) -> Iterator[None]:
+    """A directory is moved only by who may write in it; its mode is as it was if that fails."""
+    info = os.lstat(root)
+    mode = stat.S_IMODE(info.st_mode)
+    if not stat.S_ISDIR(info.st_mode) or mode & 0o300 == 0o300:
+        yield
+        return
+    os.chmod(root, mode | 0o700)
+    try:
+        yield
+    except BaseException:
+        os.chmod(root, mode)
+        raise
+
+
+def _exchange_with(space: Workspace, stage: bytes, root: bytes) -> None:
     error = _renameat2(stage, root)
     if error == 0:
         try:
@@ -272,6 +295,9 @@ def _fill(space: Workspace) -> None:
     """Make the tree what the stage is, path by path; the stamp goes first and comes last."""
     root, stage = os.fsencode(space.root), os.fsencode(space.stage)
     os.makedirs(root, exist_ok=True)
+    mode = stat.S_IMODE(os.stat(root).st_mode)
+    if mode & 0o300 != 0o300:
+        os.chmod(root, mode | 0o700)
     stamp = read_stamp(space.stage)
     write_stamp(space.root, Stamp(State.FILLING, stamp.key if stamp else "", ""))
     _merge(stage, root, frozenset(name.encode() for name in _NOT_CONTENT))
@@ -301,10 +327,23 @@ def _merge(stage: bytes, root: bytes, skip: frozenset[bytes] = frozenset(), dept
             continue
         if is_directory or old.get(name):
             remove_tree(target)
+            old.pop(name, None)
         if is_directory:
             _move_directory(source, target)
-        else:
-            os.rename(source, target)
+        elif name not in old or not os.path.samestat(os.lstat(source), os.lstat(target)):
+            # (A file that stays has both names, and renaming one to the other does nothing.)
+            _replace(source, target)
+
+
+def _replace(source: bytes, target: bytes) -> None:
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        # An overlayfs says so where both are names of one file of its lower layer.
+        if error.errno != errno.ESTALE:
+            raise
+        os.unlink(target)
+        os.rename(source, target)
 
 
 def _copy_attributes(source: bytes, target: bytes, info: os.stat_result) -> None:
