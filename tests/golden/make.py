@@ -26,7 +26,9 @@ from cachepod.snapshot.paths import remove_tree
 from cachepod.snapshot.publish import TreeSource, publish
 from cachepod.stores.base import WriteStore
 from cachepod.stores.local import LocalStore
-from tests.golden.tree import build, keeps_holes, keeps_xattrs, listing
+from cachepod.stores.memory import MemoryStore
+from tests.golden.tree import build, keeps_holes, keeps_xattrs, listing, small_files
+from tests.support.trees import make
 
 GOLDEN = Path(__file__).parent
 FAMILY = "cp310-linux_x86_64-nocuda-notorch"
@@ -113,6 +115,14 @@ def make_store(root: Path) -> dict[str, Any]:
     return snapshots
 
 
+def runs_of_small_files(root: Path) -> list[list[Any]]:
+    """Id and size of each chunk of many small files, made at *root*."""
+    store = MemoryStore()
+    make(root, small_files())
+    publish(store, "many", Fingerprint("named", {}), [TreeSource("data", root)])
+    return [[chunk["id"], chunk["size"]] for chunk in chunks_of(store, "many")]
+
+
 def main() -> None:
     """Make the store of today's version anew, and what describes it."""
     from tests.docs.example import write_example
@@ -122,8 +132,11 @@ def main() -> None:
     folder.mkdir()
     with nothing_by_chance():
         snapshots = make_store(folder / "store")
-    text = json.dumps(snapshots, indent=1, sort_keys=True)
-    (folder / "snapshots.json").write_text(text + "\n", encoding="ascii")
+    with place_for_trees() as place:
+        runs = runs_of_small_files(place / "many")
+    for name, value in (("snapshots", snapshots), ("runs", runs)):
+        text = json.dumps(value, indent=1, sort_keys=True)
+        (folder / f"{name}.json").write_text(text + "\n", encoding="ascii")
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{os.path.relpath(folder)}: {total} bytes")
     with nothing_by_chance():

@@ -20,7 +20,7 @@ from cachepod.stores.local import LocalStore
 from cachepod.stores.memory import MemoryStore
 from cachepod.stores.wrappers import ReadOnly
 from tests.docs import reader
-from tests.golden.make import GOLDEN, chunks_of, fingerprint
+from tests.golden.make import GOLDEN, chunks_of, fingerprint, runs_of_small_files
 from tests.golden.tree import build, keeps_holes, keeps_xattrs, listing, without
 
 VERSIONS = sorted(path.name for path in GOLDEN.glob("v*"))
@@ -133,6 +133,12 @@ def test_todays_publish_cuts_the_same_chunks(key: str, room: Path) -> None:
     publish(store, key, print_, trees, threads=2)
     found = [(chunk["id"], chunk["size"]) for chunk in chunks_of(store, key)]
     assert found == [(chunk["id"], chunk["size"]) for chunk in described["chunks"]]
+
+
+def test_todays_publish_ends_runs_of_small_files_where_it_always_did(room: Path) -> None:
+    described = json.loads((GOLDEN / f"v{STORE_FORMAT}" / "runs.json").read_text())
+    assert len(described) > 2
+    assert runs_of_small_files(room / "somewhere") == described
 
 
 def test_todays_publish_adds_nothing_to_a_golden_store(room: Path) -> None:

@@ -86,6 +86,17 @@ def data(release: int) -> Directory:
     return Directory({b"words": File(_text("words", 2_000 * release)), b"again": Link(b"words")})
 
 
+def small_files() -> Directory:
+    """Enough small files for several chunks, which end where the paths of files say so."""
+    folders = {
+        b"%02d" % folder: Directory(
+            {b"%02d.py" % file: File(_text(f"{folder}/{file}", 9_000)) for file in range(60)}
+        )
+        for folder in range(20)
+    }
+    return Directory(folders)
+
+
 def build(root: Path, release: int) -> list[tuple[str, Path]]:
     """Make the trees of *release* below *root*: their names and where they are."""
     root.mkdir(exist_ok=True)
