@@ -11,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from cachepod.model.fingerprint import Fingerprint
+from cachepod.snapshot import scan as scan_module
 from cachepod.snapshot.paths import remove_tree
+from cachepod.snapshot.progress import NoProgress
 from cachepod.snapshot.publish import PublishReport, TreeSource, publish
 from cachepod.snapshot.restore import RestoreReport, Target, restore
 from cachepod.stores.base import WriteStore
@@ -245,3 +247,25 @@ def test_the_umask_does_not_matter(room: Path, store: LocalStore, mask: int) -> 
     finally:
         os.umask(old)
     assert look(room / "there") == look(source)
+
+
+def test_a_file_with_few_blocks_but_no_hole_is_no_sparse_file(
+    room: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that compresses shows fewer blocks than bytes; chunks must not differ."""
+    source = make(room / "source", Directory({b"a": File(b"x" * 100_000), b"b": File(b"y")}))
+    honest = scan_module.scan([TreeSource("data", source)], NoProgress())
+    assert not honest.sparse
+    real = os.lstat
+
+    class Compressed:
+        def __init__(self, info: os.stat_result) -> None:
+            self._info = info
+
+        def __getattr__(self, name: str) -> object:
+            return 8 if name == "st_blocks" else getattr(self._info, name)
+
+    scanner = scan_module._Scanner(NoProgress())
+    path = os.fsencode(source / "a")
+    scanner.add(-1, b"", path, Compressed(real(path)))  # type: ignore[arg-type]
+    assert not scanner.sparse
