@@ -21,8 +21,9 @@ from cachepod.model.fingerprint import Difference
 
 if TYPE_CHECKING:
     from cachepod.environment.config import Settings
-    from cachepod.environment.hook import Publication, Restoration
+    from cachepod.environment.hook import Publication
     from cachepod.environment.install import InstallReport
+    from cachepod.environment.restoration import Restoration
     from cachepod.snapshot.catalog import Relative
 
 _SHOWN = 12  # differing inputs in a log; `cachepod key --against` has all of them

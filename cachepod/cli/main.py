@@ -100,12 +100,20 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; see :mod:`cachepod.errors` for the table."""
     args = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        # A name that is not UTF-8 must not turn a finished restore into a failure.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     raise_on_signals()
     sys.exit(_run(args))
+
+
+def _prepare_streams() -> None:
+    """Whatever a supervisor has made of the standard streams, they can be written to."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed; the next file opened would take its number
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # until the process ends
+        elif hasattr(stream, "reconfigure"):
+            # A name that is not UTF-8 must not turn a finished restore into a failure.
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(args: list[str]) -> int:

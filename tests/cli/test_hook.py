@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from cachepod.environment.config import load_settings
-from cachepod.environment.hook import restore_environment
 from cachepod.environment.identity import identify
+from cachepod.environment.restoration import restore_environment
 from cachepod.snapshot.stamp import State, read_stamp
 from cachepod.stores.local import LocalStore
 from tests.support.cli import COMMAND, environment, wait_until

@@ -258,6 +258,22 @@ def test_nobody_listening_on_stderr_does_not_matter(tmp_path: Path) -> None:
     assert done.stdout.startswith("KEY ")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_not_matter(closed: str, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("six\n")
+    for words in ("config", "restore -r requirements.txt", "--help"):
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {words} {closed}', "sh", *COMMAND],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == (3 if words.startswith("restore") else 0)
+        assert "Traceback" not in done.stderr
+
+
 def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()

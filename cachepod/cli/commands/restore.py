@@ -31,8 +31,8 @@ def command(call: Invocation, force: bool) -> Outcome:
     Exit code 3 is a miss, 4 a relative that `cachepod install` must top up; after both of them,
     and after any other failure, `cachepod install` makes the environment.
     """
-    from cachepod.environment.hook import restore_environment
     from cachepod.environment.identity import identify
+    from cachepod.environment.restoration import restore_environment
 
     started = time.monotonic()
     settings = call.settings()

@@ -67,7 +67,7 @@ def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
 
 
 def _restore(call: Invocation, settings: Settings, identity: Identity) -> Outcome:
-    from cachepod.environment.hook import restore_environment
+    from cachepod.environment.restoration import restore_environment
 
     def work(inner: Invocation) -> Outcome:
         started = time.monotonic()
