@@ -103,9 +103,9 @@ class _Scanner:
                 first = self._links.setdefault(name_of, row)
                 if first != row:
                     kind, size = Kind.HARDLINK, first
-            if kind == Kind.FILE and size >= _SPARSE and info.st_blocks * 512 < size:
-                if _has_hole(path, size):
-                    self.sparse.add(row)
+            few_blocks = size >= _SPARSE and info.st_blocks * 512 < size
+            if kind == Kind.FILE and few_blocks and _has_hole(path, size):
+                self.sparse.add(row)
         elif stat.S_ISDIR(mode):
             kind = Kind.DIRECTORY
             self.directories[row] = path
