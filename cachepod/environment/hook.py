@@ -8,10 +8,12 @@ the engine is imported by the functions that need it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -193,30 +195,42 @@ def _turn(prefix: Path, progress: Progress) -> Iterator[None]:
 
     Best effort: what cannot be locked, or stays locked for too long, is installed all the same.
     """
-    import tempfile
-
     from filelock import FileLock, Timeout
 
-    name = hashlib.sha256(os.fsencode(os.path.realpath(prefix))).hexdigest()[:16]
-    lock = FileLock(Path(tempfile.gettempdir(), f"cachepod-{os.getuid()}-{name}.lock"))
-    held = False
-    try:
-        lock.acquire(timeout=0)
-        held = True
-    except Timeout:
-        progress.phase(f"waiting for another install in {prefix}")
+    with ExitStack() as stack:
         try:
-            lock.acquire(timeout=_LOCK_PATIENCE)
-            held = True
-        except (Timeout, OSError):
+            lock = FileLock(_lock_file(prefix))
+            try:
+                stack.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                progress.phase(f"waiting for another install in {prefix}")
+                stack.enter_context(lock.acquire(timeout=_LOCK_PATIENCE))
+        except Timeout:
             progress.note(f"another install has held {prefix} for too long, going on without it")
-    except OSError as error:
-        progress.note(f"two installs in {prefix} cannot be told apart: {error}")
-    try:
+        except OSError as error:
+            progress.note(f"another install in {prefix} would not be noticed: {error}")
         yield
-    finally:
-        if held:
-            lock.release()
+
+
+def _lock_file(prefix: Path) -> Path:
+    """
+    A file that stands for *prefix*, in a directory of this user's own.
+
+    Not beside the prefix, where it would stay in the user's project, and not in the shared
+    temporary directory itself, where somebody else could have put a link in its place.
+
+    Raises:
+        OSError: There can be no such directory.
+    """
+    import tempfile
+
+    directory = Path(tempfile.gettempdir(), f"cachepod-{os.getuid()}")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    info = directory.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, "somebody else may write there", str(directory))
+    name = hashlib.sha256(os.fsencode(os.path.realpath(prefix))).hexdigest()[:16]
+    return directory / f"install-{name}.lock"
 
 
 def environment_of(prefix: Path, environ: Mapping[str, str]) -> dict[str, str]:

@@ -369,6 +369,29 @@ def test_two_hooks_for_one_prefix_take_turns(project: Project) -> None:
     assert sorted("installed" in each for each in told) == [False, True]
 
 
+@pytest.mark.parametrize("trap", ["link", "file", "open"])
+def test_a_lock_that_cannot_be_had_does_not_keep_an_install_back(
+    project: Project, trap: str
+) -> None:
+    shared = project.root / "tmp"
+    shared.mkdir()
+    precious = project.root / "precious"
+    precious.mkdir()
+    place = shared / f"cachepod-{os.getuid()}"
+    if trap == "link":
+        place.symlink_to(precious)
+    elif trap == "file":
+        place.write_text("x")
+    else:
+        place.mkdir()
+        place.chmod(0o777)
+    result = project.run("install", env={"TMPDIR": str(shared)})
+    assert result.code == 0
+    assert "would not be noticed" in result.err
+    assert not list(precious.iterdir())
+    assert project.version_of("alpha") == "1.0"
+
+
 def test_two_publishers_of_one_key_both_succeed(project: Project) -> None:
     project.run("install")
     both = [project.start("publish") for _ in range(2)]
