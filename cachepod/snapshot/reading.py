@@ -138,7 +138,11 @@ def _open(scan: Scan, row: int) -> int:
 
 def check_unchanged(scan: Scan, row: int, descriptor: int) -> None:
     """Raise TreeChanged unless the open file is as *scan* found it."""
-    info = os.fstat(descriptor)
+    try:
+        info = os.fstat(descriptor)
+    except OSError as error:
+        path = os.fsdecode(scan.path(row))
+        raise TreeUnreadable(path, error.strerror or str(error)) from error
     if (
         info.st_ino != scan.inode[row]
         or info.st_ctime_ns != scan.ctime[row]

@@ -368,9 +368,7 @@ class _Restore:
             try:
                 _set_directory(engine, root, os.fsencode(space.root))
             except OSError as error:
-                if space not in filled:
-                    raise write_problem(os.fsencode(space.root), error) from error
-                # A mount point may be somebody else's.
+                # The tree is in place. Its own directory may be somebody else's mount point.
                 self.warnings.append(f"{space.root}: its mode stays as it was ({error.strerror})")
         if self.kept or filled:
             # Only now: making and removing a link, and on most file systems a rename, changes
