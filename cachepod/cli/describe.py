@@ -44,8 +44,6 @@ def restoration(result: Restoration, settings: Settings, seconds: float) -> Outc
     if result.source:
         document["source"] = result.source
         document["store"] = result.store
-    if result.spoiled:
-        document["spoiled"] = True
     if result.nearest is not None:
         document["nearest"] = _relative(result.nearest)
     report = result.report

@@ -88,22 +88,24 @@ def publish_environment(
     """
     told = progress or NoProgress()
     done: list[Publication] = []
-    lacking: list[WriteStore] = []
+    lacking: list[tuple[WriteStore, bool]] = []
     failed: CachepodError | None = None
     name = manifest_name(identity.key)
+    spoilt = _spoilt(settings, identity.key)
     for store in stores:
         try:
             present = not force and exists(store, name)
+            replace = force or (present and bool(spoilt) and _digest(store, name) == spoilt)
         except CachepodError as error:
             failed = failed or error
             continue
-        if present:
+        if present and not replace:
             done.append(Publication(store.url, "present"))
         else:
-            lacking.append(store)
+            lacking.append((store, replace))
     if lacking:
         _check_publishable(settings, identity.key, force)
-    for store in lacking:
+    for store, replace in lacking:
         from cachepod.snapshot.publish import TreeSource, publish
 
         try:
@@ -114,7 +116,7 @@ def publish_environment(
                 [TreeSource(tree, root) for tree, root in trees(settings).items()],
                 level=settings.level,
                 threads=settings.threads,
-                force=force,
+                force=replace,
                 progress=told,
             )
         except CachepodError as error:
@@ -126,6 +128,27 @@ def publish_environment(
     if failed is not None:
         raise failed
     return done
+
+
+def _spoilt(settings: Settings, key: str) -> str:
+    """
+    Digest of a snapshot of *key* that did not work here, where an install has; empty if none.
+
+    A restore found it out, and the install that followed passed the same checks.
+    """
+    stamp = read_stamp(settings.prefix) if settings.wants_environment else None
+    if stamp is None or stamp.key != key or stamp.state is not State.INSTALLED:
+        return ""
+    return stamp.spoils
+
+
+def _digest(store: WriteStore, name: str) -> str:
+    from cachepod.model.manifest import HEADER, Manifest
+
+    head = bytearray(HEADER.size)
+    with memoryview(head) as view:
+        store.read_range(name, 0, view)
+    return Manifest.digest_of(bytes(head))
 
 
 def _check_publishable(settings: Settings, key: str, force: bool) -> None:

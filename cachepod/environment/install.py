@@ -159,6 +159,9 @@ class _Job:
         self._work = state_directory(self._prefix) / _WORK
         self._wanted = Wanted.of(settings, identity, environ)
         self._phases: dict[str, float] = {}
+        found = read_stamp(self._prefix)
+        same = found is not None and found.key == identity.key
+        self._spoils = found.spoils if found is not None and same else ""
 
     def run(self, force: bool) -> InstallReport:
         """Look at the prefix and do what it needs."""
@@ -318,7 +321,7 @@ class _Job:
 
     def _stamp(self, state: State, before: Stamp | None = None) -> None:
         held = before.manifest if before is not None else ""
-        write_stamp(self._prefix, Stamp(state, self._identity.key, TREE, held))
+        write_stamp(self._prefix, Stamp(state, self._identity.key, TREE, held, self._spoils))
 
     def _clear(self) -> None:
         """Empty the prefix but for the files of this run."""

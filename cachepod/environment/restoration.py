@@ -28,7 +28,7 @@ from cachepod.errors import (
 )
 from cachepod.model.names import manifest_name
 from cachepod.snapshot.progress import NoProgress, Progress
-from cachepod.snapshot.stamp import ENVIRONMENT_TREE, Stamp, State, write_stamp
+from cachepod.snapshot.stamp import ENVIRONMENT_TREE, Stamp, State, read_stamp, write_stamp
 from cachepod.stores.base import WriteStore, exists
 
 if TYPE_CHECKING:
@@ -65,8 +65,6 @@ class Restoration:
         problem: Why it is not a hit.
 
         checked: Seconds that trying the interpreter and the imports took.
-
-        spoiled: Whether a snapshot of the key was restored but does not work on this machine.
     """
 
     outcome: str
@@ -78,7 +76,6 @@ class Restoration:
     nearest: Relative | None = None
     problem: CachepodError | None = None
     checked: float = 0.0
-    spoiled: bool = False
 
 
 @dataclass
@@ -267,7 +264,11 @@ def _tried(settings: Settings, identity: Identity, restored: Restoration) -> Res
     if problem is None:
         return replace(restored, checked=checked)
     # Otherwise the next restore would confirm it, and an install would find it complete.
-    write_stamp(settings.prefix, Stamp(State.INSTALLING, identity.key, ENVIRONMENT_TREE))
+    before = read_stamp(settings.prefix)
+    spoils = before.manifest if before is not None else ""
+    write_stamp(
+        settings.prefix, Stamp(State.INSTALLING, identity.key, ENVIRONMENT_TREE, spoils=spoils)
+    )
     return Restoration(
         "miss",
         identity.key,
@@ -275,7 +276,6 @@ def _tried(settings: Settings, identity: Identity, restored: Restoration) -> Res
         store=restored.store,
         problem=problem,
         checked=checked,
-        spoiled=True,
     )
 
 

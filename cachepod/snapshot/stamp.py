@@ -51,12 +51,16 @@ class Stamp:
         tree: Its name in the snapshot, ``env`` for the environment.
 
         manifest: Hex digest of the manifest it holds, empty where it holds none.
+
+        spoils: Hex digest of the manifest of a snapshot of *key* that was found not to work on
+            this machine, empty if none was: what is installed here instead may replace it.
     """
 
     state: State
     key: str
     tree: str
     manifest: str = ""
+    spoils: str = ""
 
 
 def state_directory(root: Path) -> Path:
@@ -74,6 +78,7 @@ def read_stamp(root: Path) -> Stamp | None:
             key=str(value["key"]),
             tree=str(value["tree"]),
             manifest=str(value["manifest"]),
+            spoils=str(value.get("spoils", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

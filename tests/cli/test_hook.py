@@ -331,7 +331,9 @@ def test_an_interpreter_that_changed_is_a_miss_and_install_makes_it_anew(
         patch.setattr("cachepod.environment.check.interpreter_works", lambda *words: False)
         result = restore_environment(settings, identity, [store])
     assert (result.outcome, result.exit_code) == ("miss", 3)
-    assert result.spoiled
+    found = read_stamp(settings.prefix)
+    assert found is not None
+    assert found.spoils
     assert "interpreter" in str(result.problem)
     stamp = read_stamp(project.prefix)
     assert stamp is not None

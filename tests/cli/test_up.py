@@ -110,23 +110,39 @@ def test_a_damaged_snapshot_is_replaced_by_up(project: Project) -> None:
     assert project.version_of("alpha") == "1.0"
 
 
-def test_a_snapshot_that_does_not_work_is_replaced_by_up(project: Project) -> None:
-    # Published without a check, and without what this configuration checks for.
+def publish_what_does_not_work(project: Project) -> None:
+    """A snapshot published without a check, and without what the configuration checks for."""
     project.configure(more="")
     config = project.root / "cachepod.toml"
     text = config.read_text()
     config.write_text(text.replace('check = ["alpha"]', "check = []"))
     assert project.run("install").code == 0
-    (project.prefix / "lib/python3.10").parent.mkdir(exist_ok=True)
     package = next(project.prefix.glob("lib/python*/site-packages/alpha"))
     (package / "__init__.py").write_text("raise ImportError('half of it is missing')\n")
     assert project.run("publish").code == 0
     config.write_text(text)
     project.wipe()
+
+
+def test_a_snapshot_that_does_not_work_is_replaced_by_up(project: Project) -> None:
+    publish_what_does_not_work(project)
     result = project.run("up", "--json")
     assert result.json["restore"]["outcome"] == "miss"
     assert "half of it is missing" in result.err
     assert result.json["publish"]["outcome"] == "stored"
+    project.wipe()
+    assert project.run("restore").code == 0
+    assert project.version_of("alpha") == "1.0"
+
+
+def test_a_snapshot_that_does_not_work_is_replaced_by_the_hook_of_three_commands(
+    project: Project,
+) -> None:
+    publish_what_does_not_work(project)
+    assert project.run("restore").code == 3
+    assert project.run("install").code == 0
+    assert project.run("publish", "--json").json["outcome"] == "stored"
+    assert project.run("publish", "--json").json["outcome"] == "present"
     project.wipe()
     assert project.run("restore").code == 0
     assert project.version_of("alpha") == "1.0"

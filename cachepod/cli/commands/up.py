@@ -56,7 +56,7 @@ def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
         installed = stage("install", _install(call, settings, identity))
         if installed.exit_code:
             return Outcome(document=installed.document, exit_code=installed.exit_code)
-        stage("publish", _publish(call, settings, identity, bool(restored.document.get("spoiled"))))
+        stage("publish", _publish(call, settings, identity))
     outcome = Outcome(
         document=document, summary=f"up: {identity.key} in {duration(time.monotonic() - started)}"
     )
@@ -96,8 +96,7 @@ def _install(call: Invocation, settings: Settings, identity: Identity) -> Outcom
     return guarded(work)
 
 
-def _publish(call: Invocation, settings: Settings, identity: Identity, replace: bool) -> Outcome:
-    """*replace*: the stored snapshot has just been found not to work, this one works."""
+def _publish(call: Invocation, settings: Settings, identity: Identity) -> Outcome:
     from cachepod.environment.hook import publish_environment
 
     def work(inner: Invocation) -> Outcome:
@@ -105,7 +104,7 @@ def _publish(call: Invocation, settings: Settings, identity: Identity, replace: 
         inner.limit(settings.timeout, stall=True)
         stores = inner.stores(settings)
         with inner.display() as progress:
-            done = publish_environment(settings, identity, stores, force=replace, progress=progress)
+            done = publish_environment(settings, identity, stores, progress=progress)
         return publication(done, identity.key, time.monotonic() - started)
 
     return watched_stage(
