@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 TaskT = TypeVar("TaskT")
+#: Seconds that an interrupted operation waits for each of its threads.
+_PATIENCE = 10.0
 
 
 class Cancelled(BaseException):
@@ -46,7 +48,7 @@ def run_workers(
     stop = threading.Event()
     errors: list[BaseException] = []
 
-    def work() -> None:
+    def work(done: threading.Event) -> None:
         try:
             with worker() as handle:
                 while not stop.is_set():
@@ -61,29 +63,34 @@ def run_workers(
         except BaseException as error:
             errors.append(error)
             stop.set()
+        finally:
+            done.set()
 
-    # Daemons: a thread stuck in the kernel must not keep the process from ending.
-    crew = [
-        threading.Thread(target=work, name=f"{name}-{number}", daemon=True)
-        for number in range(max(1, min(threads, len(queue))))
-    ]
-    started: list[threading.Thread] = []
+    # Events, not Thread.join(): one that a signal's exception interrupts takes the thread for
+    # ended, up to Python 3.12 at least (https://github.com/python/cpython/issues/89437).
+    started: list[threading.Event] = []
     try:
-        for thread in crew:
+        for number in range(max(1, min(threads, len(queue)))):
+            done = threading.Event()
+            # Daemons: a thread stuck in the kernel must not keep the process from ending.
+            thread = threading.Thread(
+                target=work, args=(done,), name=f"{name}-{number}", daemon=True
+            )
+            started.append(done)
             try:
                 thread.start()
             except RuntimeError:  # no more threads for this process or container
+                started.pop()
                 break
-            started.append(thread)
         if not started:
-            work()
-        for thread in started:
-            while thread.is_alive():
-                thread.join(0.5)
+            work(threading.Event())
+        for done in started:
+            while not done.wait(0.5):
+                pass
     except BaseException:
         stop.set()
-        for thread in started:
-            thread.join(10)
+        for done in started:
+            done.wait(_PATIENCE)
         raise
     if errors:
         raise errors[0]
