@@ -92,11 +92,17 @@ class RestoreReport:
 def confirmed(
     targets: Sequence[Target], key: str, state: State = State.COMPLETE
 ) -> RestoreReport | None:
-    """The report of a restore that finds everything in place; None if there is work to do."""
+    """
+    The report of a restore that finds everything in place; None if there is work to do.
+
+    What a killed restore left beside the trees is removed.
+    """
     begun = time.perf_counter()
     found = [holds(target.root, target.tree, key, state) for target in targets]
     if not found or not all(found):
         return None
+    for target in targets:
+        clean_up(target.root)
     summary = next(held for held in found if held is not None).manifest.summary
     return RestoreReport(
         "confirmed",
@@ -155,8 +161,6 @@ def restore(
     if not force:
         report = confirmed(targets, key, state)
         if report is not None:
-            for target in targets:
-                clean_up(target.root)
             return report
     phases = Phases(progress)
     phases.begin("manifest")
