@@ -16,9 +16,10 @@ from cachepod.environment.diagnosis import Check, Severity, failed
 from cachepod.environment.doctor_prefix import examine_prefix
 from cachepod.environment.doctor_store import examine_store
 from cachepod.environment.filesystem import free_space
-from cachepod.environment.machine import cores, interpreter, memory
+from cachepod.environment.machine import interpreter
 from cachepod.environment.uv import find_uv
 from cachepod.errors import CachepodError, UsageProblem, human_bytes
+from cachepod.limits import cores, memory
 from cachepod.stores.mounts import mount_at, mounts
 from cachepod.stores.url import VOLUMES, default_store_url
 

@@ -33,7 +33,6 @@ from cachepod.environment.config import Settings
 from cachepod.environment.distributions import distributions, installed_versions
 from cachepod.environment.identity import Identity
 from cachepod.environment.installer import Installer, Resolution, Wanted, Watch
-from cachepod.environment.machine import cores
 from cachepod.environment.pip import Pip, find_pip
 from cachepod.environment.space import Artifact, check_space, missing, with_sizes
 from cachepod.environment.tidy import Extent, normalise_times, remove_strays
@@ -54,6 +53,7 @@ from cachepod.errors import (
     SpaceExhausted,
     TreeUnreadable,
 )
+from cachepod.limits import cores
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.stamp import (
     STATE_DIRECTORY,

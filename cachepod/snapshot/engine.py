@@ -39,6 +39,8 @@ from cachepod.stores.base import Store
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK = 4096
+#: Bytes that one worker takes: its two buffers, and what decompression keeps.
+WORKER_MEMORY = READ_SIZE + CHUNK_SIZE + 1024 * 1024
 #: A file system without extended attributes, or without room for this one, is no reason to fail.
 _UNWILLING = SPACE_ERRORS | {errno.ENOTSUP, errno.EPERM, errno.E2BIG}
 
@@ -96,7 +98,16 @@ class Engine:
 
             SpaceExhausted, TreeUnreadable: As writing has it.
         """
-        run_workers(self.plan.jobs, self._worker, threads, name="restore")
+        # Big files wait for the disk, small ones for the interpreter and the file system's
+        # metadata: one worker at the small ones all the time fills the gaps of the others.
+        run_workers(
+            self.plan.jobs,
+            self._worker,
+            threads,
+            name="restore",
+            beside=self.plan.small_jobs,
+            prefer_beside=1,
+        )
         for row in self.plan.empty:
             descriptor = self.open(row)
             size = self.manifest.entries.size[row]

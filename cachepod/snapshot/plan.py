@@ -55,8 +55,9 @@ class Job:
 class Plan:
     """
     Args:
-        jobs: The heaviest big file first, small files last and in the order of the packs: all
-            workers end together, and packs are read sequentially.
+        jobs: Of the big files, the heaviest first, so that all workers end together.
+
+        small_jobs: Of the small files, in the order of the packs, which are read sequentially.
 
         alone: One byte an entry, 1 for a file with a job of its own.
 
@@ -76,6 +77,7 @@ class Plan:
     """
 
     jobs: tuple[Job, ...]
+    small_jobs: tuple[Job, ...]
     alone: bytearray
     directories: array[int]
     empty: array[int]
@@ -128,10 +130,11 @@ def make_plan(manifest: Manifest, wanted: bytearray) -> Plan:
             small.append(Part(chunk, begin, end))
     jobs = [_file_job(manifest, row, parts) for row, parts in big.items()]
     jobs.sort(key=lambda job: -job.size)
-    jobs.extend(_small_jobs(manifest, small, wanted, alone))
-    written = sum(job.size for job in jobs)
+    small_jobs = tuple(_small_jobs(manifest, small, wanted, alone))
+    written = sum(job.size for job in (*jobs, *small_jobs))
     return Plan(
         jobs=tuple(jobs),
+        small_jobs=small_jobs,
         alone=alone,
         directories=rows[Kind.DIRECTORY],
         empty=empty,
@@ -139,7 +142,7 @@ def make_plan(manifest: Manifest, wanted: bytearray) -> Plan:
         hardlinks=rows[Kind.HARDLINK],
         files=len(rows[Kind.FILE]) + len(rows[Kind.HARDLINK]),
         size=written,
-        stored=sum(read.size for job in jobs for read in job.reads),
+        stored=sum(read.size for job in (*jobs, *small_jobs) for read in job.reads),
         space=written + _BLOCK // 2 * len(rows[Kind.FILE]) + _BLOCK * len(rows[Kind.DIRECTORY]),
     )
 

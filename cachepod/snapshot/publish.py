@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import cachepod
 from cachepod.errors import CachepodError, CorruptObject, ObjectMissing, UsageProblem
+from cachepod.limits import cores
 from cachepod.model.fingerprint import Fingerprint
 from cachepod.model.layout import CHUNK_SIZE, MAX_MANIFEST_SIZE
 from cachepod.model.manifest import ChunkTable, Manifest
@@ -41,7 +42,7 @@ from cachepod.snapshot.reading import Piece, Reader, Task, file_tasks, run_task
 from cachepod.snapshot.scan import Scan, TreeSource, scan
 from cachepod.snapshot.stamp import ENVIRONMENT_TREE, Stamp, State, has_stamp, read_stamp
 from cachepod.snapshot.ticks import outlast
-from cachepod.snapshot.workers import default_threads, run_workers
+from cachepod.snapshot.workers import run_workers
 from cachepod.stores.base import WriteStore, exists, put
 
 __all__ = ["PublishReport", "TreeSource", "publish"]
@@ -101,7 +102,7 @@ def publish(
     Args:
         level: Of zstd, 1 to 22.
 
-        threads: Zero for one a core.
+        threads: Zero for one a core and one more, for some wait until a pack is durable.
 
         force: Store it even if there is a snapshot of this key, and put it in that one's place.
 
@@ -140,7 +141,7 @@ def publish(
     )
     data = b""
     try:
-        run.store(tasks, threads or default_threads())
+        run.store(tasks, threads or cores() + 1)
         phases.begin("commit")
         manifest = run.manifest(key, fingerprint, trees, grouping, tasks)
         data = manifest.encode()

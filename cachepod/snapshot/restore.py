@@ -26,12 +26,13 @@ from cachepod.errors import (
     UsageProblem,
     write_problem,
 )
+from cachepod.limits import cores, memory
 from cachepod.model.fingerprint import Fingerprint
 from cachepod.model.layout import MAX_MANIFEST_SIZE
 from cachepod.model.manifest import Manifest
 from cachepod.model.names import TRASH, damaged_name, is_pack_id, manifest_name
 from cachepod.model.tables import Kind
-from cachepod.snapshot.engine import Engine
+from cachepod.snapshot.engine import WORKER_MEMORY, Engine
 from cachepod.snapshot.held import Held, holds, paths_of, read_held, write_held
 from cachepod.snapshot.keep import Keep, find_kept
 from cachepod.snapshot.paths import reachable
@@ -42,7 +43,6 @@ from cachepod.snapshot.scan import MODE_MASK
 from cachepod.snapshot.stamp import Stamp, State
 from cachepod.snapshot.swap import Workspace, clean_up, discard, swap, swap_back, workspace
 from cachepod.snapshot.ticks import outlast
-from cachepod.snapshot.workers import default_threads
 from cachepod.stores.base import Store, WriteStore, put
 
 #: Why a file cannot be linked into the stage.
@@ -133,7 +133,8 @@ def restore(
 
         partial: The snapshot is a relative's: mark the trees so that an install tops them up.
 
-        threads: Zero for two a core, more for a store that rewards it.
+        threads: Zero for two a core and four more, for some wait for the disk, and still more
+            for a store that rewards it.
 
         direct: Write big files with O_DIRECT where the file system has it.
 
@@ -187,7 +188,7 @@ def restore(
         if not force:
             job.keep_what_is_there()
         return job.run(
-            threads or default_threads() * 2 + store.parallel_reads,
+            threads or _threads(store),
             direct=direct,
             min_free=min_free,
             progress=progress,
@@ -199,6 +200,12 @@ def _check_apart(targets: Sequence[Target]) -> None:
     for place in places:
         if places.count(place) > 1 or any(other.startswith(place + "/") for other in places):
             raise UsageProblem(f"{place} is the place of one tree, and not of another as well")
+
+
+def _threads(store: Store) -> int:
+    """As many as keep cores, disk and store busy, but not so many as to fill the memory."""
+    wanted = cores() * 2 + 4 + store.parallel_reads
+    return max(1, min(wanted, memory() // 8 // WORKER_MEMORY))
 
 
 def _check(

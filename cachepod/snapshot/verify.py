@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cachepod.errors import CachepodError, CorruptObject, NewerFormat, StoreUnreachable
+from cachepod.limits import cores
 from cachepod.model.names import MANIFESTS, check_key, manifest_name, pack_name
 from cachepod.model.pack import PACK_HEAD, TAIL_SIZE, decode_table, encode_table, table_extent
 from cachepod.snapshot.catalog import load_manifest
@@ -20,7 +21,7 @@ from cachepod.snapshot.chunks import ChunkAt, ChunkReader
 from cachepod.snapshot.phases import Phases
 from cachepod.snapshot.plan import READ_SIZE
 from cachepod.snapshot.progress import NoProgress, Progress
-from cachepod.snapshot.workers import default_threads, run_workers
+from cachepod.snapshot.workers import run_workers
 from cachepod.stores.base import Store
 
 #: Stored bytes that one worker takes at a time; a pack is shared by several.
@@ -104,7 +105,7 @@ def verify(
     run_workers(
         tasks,
         run.worker,
-        threads or default_threads() + store.parallel_reads,
+        threads or cores() + store.parallel_reads,
         name="verify",
     )
     return run.report(phases.end())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
@@ -18,17 +17,14 @@ class Cancelled(BaseException):
     """Another worker failed; raised inside a worker so that its context cleans up."""
 
 
-def default_threads() -> int:
-    """One a core that this process may run on."""
-    return len(os.sched_getaffinity(0))
-
-
 def run_workers(
     tasks: Iterable[TaskT],
     worker: Callable[[], AbstractContextManager[Callable[[TaskT], None]]],
     threads: int,
     *,
     name: str,
+    beside: Iterable[TaskT] = (),
+    prefer_beside: int = 0,
 ) -> None:
     """
     Run every task on one of *threads* threads, in order of their list.
@@ -40,24 +36,36 @@ def run_workers(
         worker: Called once in each thread; the context's value handles one task. Leaving the
             context without an error completes the worker's part.
 
+        beside: A second list of tasks, of another kind.
+
+        prefer_beside: So many workers take from the second list first, the others from the first,
+            and each goes on with the other list when its own is done. Tasks that wait for
+            different things fill each other's gaps that way.
+
     Raises:
         BaseException: The first error of any worker, after all have stopped; KeyboardInterrupt
             and the like when they meet the waiting thread, also after all have stopped.
     """
-    queue = deque(tasks)
+    queue, other = deque(tasks), deque(beside)
     stop = threading.Event()
     errors: list[BaseException] = []
 
-    def work(done: threading.Event) -> None:
+    def next_of(lists: tuple[deque[TaskT], deque[TaskT]]) -> Iterator[TaskT]:
+        for tasks_left in lists:
+            while not stop.is_set():
+                try:
+                    task = tasks_left.popleft()
+                except IndexError:
+                    break
+                yield task
+
+    def work(done: threading.Event, number: int) -> None:
         try:
             with worker() as handle:
-                while not stop.is_set():
-                    try:
-                        task = queue.popleft()
-                    except IndexError:
-                        return
+                for task in next_of((other, queue) if number < prefer_beside else (queue, other)):
                     handle(task)
-                raise Cancelled
+                if stop.is_set():
+                    raise Cancelled
         except Cancelled:
             pass
         except BaseException as error:
@@ -70,11 +78,11 @@ def run_workers(
     # ended, up to Python 3.12 at least (https://github.com/python/cpython/issues/89437).
     started: list[threading.Event] = []
     try:
-        for number in range(max(1, min(threads, len(queue)))):
+        for number in range(max(1, min(threads, len(queue) + len(other)))):
             done = threading.Event()
             # Daemons: a thread stuck in the kernel must not keep the process from ending.
             thread = threading.Thread(
-                target=work, args=(done,), name=f"{name}-{number}", daemon=True
+                target=work, args=(done, number), name=f"{name}-{number}", daemon=True
             )
             started.append(done)
             try:
@@ -83,7 +91,7 @@ def run_workers(
                 started.pop()
                 break
         if not started:
-            work(threading.Event())
+            work(threading.Event(), 0)
         for done in started:
             while not done.wait(0.5):
                 pass
