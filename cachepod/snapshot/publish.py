@@ -10,11 +10,12 @@ from __future__ import annotations
 import mmap
 import os
 import platform
+import threading
 import time
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cachepod
 from cachepod.errors import CachepodError, CorruptObject, ObjectMissing, UsageProblem
@@ -31,7 +32,8 @@ from cachepod.model.names import (
     pack_name,
 )
 from cachepod.model.summary import Summary, TreeInfo
-from cachepod.model.tables import Chunks, Extents, Kind, PackInfo
+from cachepod.model.tables import Kind, PackInfo
+from cachepod.snapshot.assemble import assemble
 from cachepod.snapshot.grouping import Grouping, group, small_runs
 from cachepod.snapshot.held import read_held, write_held
 from cachepod.snapshot.packing import ChunkIndex, Packer, Place, damaged_packs, discard
@@ -143,7 +145,25 @@ def publish(
     try:
         run.store(tasks, threads or cores() + 1)
         phases.begin("commit")
-        manifest = run.manifest(key, fingerprint, trees, grouping, tasks)
+        manifest = assemble(
+            found,
+            tasks,
+            run.places,
+            {**index.pack_sizes, **run.packs},
+            partial(
+                Summary,
+                key=key,
+                fingerprint=fingerprint,
+                trees=tuple(TreeInfo(tree.name, os.path.abspath(tree.root)) for tree in trees),
+                distributions=grouping.distributions,
+                creator={
+                    "cachepod": cachepod.__version__,
+                    "host": platform.node(),
+                    "level": str(level),
+                },
+                created=time.time(),
+            ),
+        )
         data = manifest.encode()
         won = _commit(store, key, data, force=force)
     except BaseException:
@@ -239,10 +259,6 @@ def _plan(found: Scan, grouping: Grouping) -> list[Task]:
     return tasks
 
 
-def _files(found: Scan) -> int:
-    return sum(1 for kind in found.entries.kind if kind in (Kind.FILE, Kind.HARDLINK))
-
-
 class _Run:
     """One publish at work."""
 
@@ -261,7 +277,8 @@ class _Run:
         self._priors = priors
         self._level = level
         self._progress = progress
-        self._places: list[list[Place]] = []
+        self.places: list[list[Place]] = []
+        self._lock = threading.Lock()
         self.packs: dict[str, int] = {}
         self.written = 0
         self.reused = 0
@@ -269,11 +286,11 @@ class _Run:
 
     def store(self, tasks: Sequence[Task], threads: int) -> None:
         """Store the chunks of every task; the heaviest first, so that all workers end together."""
-        self._places = [[] for _ in tasks]
+        self.places = [[] for _ in tasks]
         order = sorted(range(len(tasks)), key=lambda place: -tasks[place].size)
         # Parts of one file stay in order, for sorting is stable: their packs read sequentially.
         run_workers(
-            [(tasks[place], self._places[place]) for place in order],
+            [(tasks[place], self.places[place]) for place in order],
             self._worker,
             threads,
             name="publish",
@@ -310,9 +327,10 @@ class _Run:
             reader.abandon()
             packer.abort()
             raise
-        self.written += packer.written
-        self.reused += packer.reused + reused
-        self.read += read
+        with self._lock:
+            self.written += packer.written
+            self.reused += packer.reused + reused
+            self.read += read
 
     def _known(self, pieces: Sequence[Piece]) -> Place | None:
         for prior in self._priors:
@@ -320,82 +338,6 @@ class _Run:
             if identity is not None:
                 return self._index.find(identity)
         return None
-
-    def manifest(
-        self,
-        key: str,
-        fingerprint: Fingerprint,
-        trees: Sequence[TreeSource],
-        grouping: Grouping,
-        tasks: Sequence[Task],
-    ) -> Manifest:
-        """What was stored, as the object that makes it a snapshot."""
-        rows: dict[bytes, int] = {}
-        places: list[Place] = []
-        uses: list[list[tuple[Task, int]]] = []
-        for task, stored in zip(tasks, self._places, strict=True):
-            for chunk, place in enumerate(stored):
-                row = rows.setdefault(place.id, len(places))
-                if row == len(places):
-                    places.append(place)
-                    uses.append([])
-                uses[row].append((task, chunk))
-        packs = dict.fromkeys(place.pack for place in places)
-        order = {pack: number for number, pack in enumerate(packs)}
-        entries = self._scan.entries
-        return Manifest(
-            summary=Summary(
-                key=key,
-                fingerprint=fingerprint,
-                trees=tuple(TreeInfo(tree.name, os.path.abspath(tree.root)) for tree in trees),
-                distributions=grouping.distributions,
-                creator={
-                    "cachepod": cachepod.__version__,
-                    "host": platform.node(),
-                    "level": str(self._level),
-                },
-                created=time.time(),
-                files=_files(self._scan),
-                size=sum(
-                    size
-                    for kind, size in zip(entries.kind, entries.size, strict=True)
-                    if kind == Kind.FILE
-                ),
-                stored=sum(place.stored for place in places),
-            ),
-            entries=entries,
-            extents=_extents(self._scan, uses),
-            chunks=Chunks(
-                pack=array("I", (order[place.pack] for place in places)),
-                offset=array("I", (place.offset for place in places)),
-                stored=array("I", (place.stored for place in places)),
-                raw=array("I", (place.raw for place in places)),
-                encoding=array("B", (place.encoding for place in places)),
-                ids=b"".join(place.id for place in places),
-                checks=b"".join(place.check for place in places),
-            ),
-            packs=tuple(
-                PackInfo(pack, self.packs.get(pack) or self._index.pack_sizes[pack])
-                for pack in packs
-            ),
-        )
-
-
-def _extents(found: Scan, uses: Sequence[Sequence[tuple[Task, int]]]) -> Extents:
-    """Chunk by chunk, where its bytes go; a chunk that comes twice has two uses."""
-    extents = Extents(array("I"), array("I"), array("Q"), array("I"), array("I"))
-    for chunk in uses:
-        extents.first.append(len(extents.entry))
-        for task, number in chunk:
-            position = 0
-            for row, offset, length in task.pieces(found, number):
-                extents.entry.append(row)
-                extents.offset.append(offset)
-                extents.length.append(length)
-                extents.start.append(position)
-                position += length
-    extents.first.append(len(extents.entry))
-    return extents
 
 
 def _commit(store: WriteStore, key: str, data: bytes, *, force: bool) -> bool:
