@@ -203,7 +203,8 @@ def _check_ours(root: Path, force: bool) -> None:
         return
     except NotADirectoryError:
         raise TreeUnreadable(str(root), "it is a file, not a directory") from None
-    if foreign:
+    # Looked for again: another restore may just have put its tree there.
+    if foreign and not has_stamp(root):
         raise ForeignDirectory(str(root))
 
 

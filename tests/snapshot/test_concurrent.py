@@ -129,6 +129,23 @@ def test_restores_of_different_snapshots_to_one_place_leave_one_of_them(room: Pa
     assert os.listdir(room / ".there.cachepod") == ["lock"]
 
 
+def test_a_tree_that_another_restore_puts_there_at_this_moment_is_ours(
+    room: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    store_tree(store, source)
+    original = os.listdir
+
+    def listdir(path: object = ".") -> list[str]:
+        if path == room / "there":
+            monkeypatch.undo()
+            bring(store, room / "there")
+        return original(path)  # type: ignore[arg-type,return-value,call-overload]
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert bring(store, room / "there").outcome == "confirmed"
+
+
 def test_threads_of_one_process_restore_to_one_place(room: Path, source: Path) -> None:
     store = MemoryStore()
     store_tree(store, source)
