@@ -22,6 +22,9 @@ from tests.support.snapshots import manifest_of
 from tests.support.trees import Directory, File, look, make
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
 def at_once(acts: Sequence[Callable[[], object]]) -> list[Any]:
     """Run each of *acts* in a process of its own, all let go together; what each returned."""
     gate_out, gate_in = os.pipe()

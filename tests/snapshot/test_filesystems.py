@@ -27,7 +27,10 @@ from tests.support.mounts import MIB, bind, image, need_root, overlay, tmpfs
 from tests.support.stores import FaultyStore
 from tests.support.trees import Directory, File, Link, Same, Seen, look, make
 
-pytestmark = pytest.mark.root
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
+]
 
 #: What the tree of ``everything()`` becomes; the rest of it stays.
 OTHER = {

@@ -32,6 +32,9 @@ from tests.support.stores import FaultyStore, SlowStore
 from tests.support.trees import Directory, File, Seen, look, make
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing here writes to a file that was just restored."""
