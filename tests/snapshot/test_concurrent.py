@@ -21,7 +21,6 @@ from tests.snapshot.test_roundtrip import bring, store_tree
 from tests.support.snapshots import manifest_of
 from tests.support.trees import Directory, File, look, make
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 

@@ -31,7 +31,6 @@ from tests.support.mounts import tmpfs
 from tests.support.stores import FaultyStore, SlowStore
 from tests.support.trees import Directory, File, Seen, look, make
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
