@@ -207,7 +207,7 @@ def _from_store(
 def _set_aside(
     store: WriteStore, key: str, damage: CorruptObject | ObjectMissing, progress: Progress
 ) -> None:
-    from cachepod.snapshot.restore import set_aside
+    from cachepod.snapshot.damage import set_aside
 
     try:
         set_aside(store, key, damage)

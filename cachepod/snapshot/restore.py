@@ -8,11 +8,8 @@ relative, the files that are the same are linked into the stage, and only the re
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import time
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -30,25 +27,19 @@ from cachepod.limits import cores, memory
 from cachepod.model.fingerprint import Fingerprint
 from cachepod.model.layout import MAX_MANIFEST_SIZE
 from cachepod.model.manifest import Manifest
-from cachepod.model.names import TRASH, damaged_name, is_pack_id, manifest_name
-from cachepod.model.tables import Kind
+from cachepod.model.names import manifest_name
 from cachepod.snapshot.engine import WORKER_MEMORY, Engine
-from cachepod.snapshot.held import Held, holds, paths_of, read_held, write_held
+from cachepod.snapshot.finish import finish, link_kept, set_directory, take_index
+from cachepod.snapshot.held import Held, holds, read_held, write_held
 from cachepod.snapshot.keep import Keep, find_kept
 from cachepod.snapshot.paths import reachable
 from cachepod.snapshot.phases import Phases
 from cachepod.snapshot.plan import Plan, make_plan
 from cachepod.snapshot.progress import NoProgress, Progress
-from cachepod.snapshot.scan import MODE_MASK
 from cachepod.snapshot.stamp import Stamp, State
 from cachepod.snapshot.swap import Workspace, clean_up, discard, swap, swap_back, workspace
 from cachepod.snapshot.ticks import outlast
-from cachepod.stores.base import Store, WriteStore, put
-
-#: Why a file cannot be linked into the stage.
-_NO_LINK = frozenset(
-    (errno.EPERM, errno.EACCES, errno.EMLINK, errno.EXDEV, errno.ENOENT, errno.ENOTSUP)
-)
+from cachepod.stores.base import Store
 
 
 @dataclass(frozen=True)
@@ -271,7 +262,7 @@ class _Restore:
         self.phases.begin("finish")
         # Linked last: a link changes a file's ctime, after which the old tree, if this restore
         # fails, is not known to be whole any more.
-        refused = [row for keep in self.kept for row in _link(keep, directories)]
+        refused = [row for keep in self.kept for row in link_kept(keep, directories)]
         read, written = plan.stored, plan.size
         if refused:
             wanted = bytearray(len(self.wanted))
@@ -283,7 +274,7 @@ class _Restore:
             for row in refused:
                 engine.inode[row], engine.ctime[row] = more.inode[row], more.ctime[row]
             read, written = read + rest.stored, written + rest.size
-        _finish(engine, plan, self.roots)
+        finish(engine, plan, self.roots)
         self._swap(engine)
         kept = sum(len(keep.rows) for keep in self.kept)
         summary = self.manifest.summary
@@ -358,7 +349,7 @@ class _Restore:
         for target, root, space in places:
             with _writing(space.stage):
                 self._write_held(space.stage, target, engine)
-                _set_directory(engine, root, os.fsencode(space.stage), open_up=True)
+                set_directory(engine, root, os.fsencode(space.stage), open_up=True)
         in_one_step: list[Workspace] = []
         filled: list[Workspace] = []
         try:
@@ -377,7 +368,7 @@ class _Restore:
                     self.warnings.append(f"{left} could not be removed; the next restore tries")
         for _, root, space in places:
             try:
-                _set_directory(engine, root, os.fsencode(space.root))
+                set_directory(engine, root, os.fsencode(space.root))
             except OSError as error:
                 # The tree is in place. Its own directory may be somebody else's mount point.
                 self.warnings.append(f"{space.root}: its mode stays as it was ({error.strerror})")
@@ -385,7 +376,7 @@ class _Restore:
             # Only now: making and removing a link, and on most file systems a rename, changes
             # the ctime.
             for target, root, space in places:
-                _index(self.manifest, root, space.root, engine)
+                take_index(self.manifest, root, space.root, engine)
                 try:
                     self._write_held(space.root, target, engine)
                 except OSError:
@@ -416,121 +407,3 @@ def _rows_below(manifest: Manifest, roots: Sequence[int]) -> bytearray:
     for row, parent in enumerate(entries.parent):
         marks[row] = marks[parent]
     return marks
-
-
-def _link(keep: Keep, directories: Mapping[int, bytes]) -> list[int]:
-    """
-    Link the files that stay as they are into the stage; rows of those that cannot be.
-
-    A file of another owner, one with too many names, or one that is gone by now is brought anew.
-    """
-    entries = keep.entries
-    refused: list[int] = []
-    for (row, path), mtime in zip(keep.paths(), keep.mtimes, strict=True):
-        target = directories[entries.parent[row]] + b"/" + entries.names[row]
-        try:
-            with reachable(path) as source, reachable(target) as short:
-                os.link(source, short, follow_symlinks=False)
-                if os.lstat(short).st_mtime_ns != mtime:  # written to since it was looked at
-                    os.unlink(short)
-                    refused.append(row)
-        except OSError as error:
-            if error.errno not in _NO_LINK:
-                raise write_problem(target, error) from error
-            refused.append(row)
-    if refused:
-        again = set(refused)
-        keep.rows[:] = array("I", (row for row in keep.rows if row not in again))
-    return refused
-
-
-def _index(manifest: Manifest, root: int, place: Path, engine: Engine) -> None:
-    """Take inode and ctime of every file from where it is now."""
-    entries = manifest.entries
-    directories = paths_of(entries, root, os.fsencode(place))
-    for row, (kind, parent) in enumerate(zip(entries.kind, entries.parent, strict=True)):
-        above = directories.get(parent)
-        if kind != Kind.FILE or above is None:
-            continue
-        path = above + b"/" + entries.names[row]
-        try:
-            with reachable(path) as short:
-                info = os.lstat(short)
-        except OSError:
-            info = None
-        if (
-            info is None
-            or engine.inode[row] not in (0, info.st_ino)
-            or info.st_size != entries.size[row]
-        ):
-            engine.inode[row] = engine.ctime[row] = 0
-        else:
-            engine.inode[row], engine.ctime[row] = info.st_ino, info.st_ctime_ns
-
-
-def _finish(engine: Engine, plan: Plan, roots: Sequence[int]) -> None:
-    """Hard links, symlinks, and last the attributes of directories, the deepest first."""
-    entries = engine.manifest.entries
-    linked: set[int] = set()
-    for row in plan.hardlinks:
-        first = entries.size[row]
-        try:
-            with reachable(engine.path(first)) as source, reachable(engine.path(row)) as target:
-                os.link(source, target, follow_symlinks=False)
-        except (OSError, KeyError) as error:
-            if isinstance(error, KeyError):
-                raise Miss(
-                    engine.manifest.summary.key, "a hard link crosses from one tree to another"
-                ) from error
-            raise engine.writing(row, error) from error
-        linked.add(first)
-    for row in linked:
-        with reachable(engine.path(row)) as short:
-            info = os.lstat(short)
-        engine.inode[row], engine.ctime[row] = info.st_ino, info.st_ctime_ns
-    for row in plan.symlinks:
-        mtime = entries.mtime[row]
-        try:
-            with reachable(engine.path(row)) as short:
-                os.symlink(entries.targets[entries.size[row]], short)
-                os.utime(short, ns=(mtime, mtime), follow_symlinks=False)
-        except OSError as error:
-            raise engine.writing(row, error) from error
-    apart = set(roots)
-    for row in reversed(plan.directories):
-        if row not in apart:  # a tree's root is closed only once it is in its place
-            try:
-                _set_directory(engine, row, engine.directories[row])
-            except OSError as error:
-                raise engine.writing(row, error) from error
-
-
-def _set_directory(engine: Engine, row: int, path: bytes, *, open_up: bool = False) -> None:
-    """Give a directory its attributes, but with *open_up* leave it writable for its owner."""
-    entries = engine.manifest.entries
-    mtime = entries.mtime[row]
-    mode = entries.mode[row] & MODE_MASK
-    with reachable(path) as short:
-        engine.set_xattrs(row, short)
-        os.chmod(short, mode | 0o700 if open_up else mode)
-        os.utime(short, ns=(mtime, mtime))
-
-
-def set_aside(store: WriteStore, key: str, error: CorruptObject | ObjectMissing) -> None:
-    """
-    Make room for a good snapshot where a damaged one lies, so that the next publish stores it.
-
-    The manifest is moved to the trash, and the pack at fault, if it is one, marked: a publish
-    takes no chunk from it. Nothing is deleted.
-
-    Raises:
-        StoreUnreachable: The store cannot be written to.
-    """
-    pack = error.name.rpartition("/")[2]
-    if is_pack_id(pack):
-        mark = json.dumps({"pack": pack, "key": key, "why": error.message, "time": time.time()})
-        put(store, damaged_name(pack), mark.encode())
-    try:
-        store.move(manifest_name(key), f"{TRASH}/{key}.{os.urandom(8).hex()}")
-    except ObjectMissing:
-        pass  # another reader was first

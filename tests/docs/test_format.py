@@ -21,7 +21,8 @@ from cachepod.model import layout
 from cachepod.model.manifest import MANIFEST_FORMAT, Manifest
 from cachepod.model.names import STORE_FORMAT, manifest_name, pack_name
 from cachepod.model.pack import PACK_FORMAT, decode_table
-from cachepod.snapshot.restore import Target, restore, set_aside
+from cachepod.snapshot.damage import set_aside
+from cachepod.snapshot.restore import Target, restore
 from cachepod.snapshot.stamp import State
 from cachepod.stores.base import put
 from cachepod.stores.local import LocalStore

@@ -199,11 +199,14 @@ def test_a_publish_that_relies_on_a_snapshot_survives_its_being_set_aside(
 ) -> None:
     """Nothing but a prune deletes packs, so those of a snapshot in the trash are still there."""
     from cachepod.errors import CorruptObject
-    from cachepod.snapshot.restore import set_aside
+    from cachepod.snapshot.damage import set_aside
 
     store = LocalStore(room / "store")
     store_tree(store, source, "first")
     assert store_tree(store, source, "second").read > 0
+    manifest = room / "store" / manifest_name("first")
+    manifest.write_bytes(manifest.read_bytes()[:-1])
     set_aside(store, "first", CorruptObject(manifest_name("first"), "by design"))
+    assert not exists(store, manifest_name("first"))
     bring(store, room / "there", "second")
     assert look(room / "there") == look(source)

@@ -24,8 +24,8 @@ from cachepod.model.layout import MIB
 from cachepod.model.names import DAMAGED, PACKS, TRASH, manifest_name
 from cachepod.snapshot import publish as publishing
 from cachepod.snapshot import restore as restoring
+from cachepod.snapshot.damage import set_aside
 from cachepod.snapshot.paths import remove_tree
-from cachepod.snapshot.restore import set_aside
 from cachepod.snapshot.stamp import read_stamp
 from cachepod.stores.base import Store, WriteStore, exists
 from cachepod.stores.local import LocalStore
@@ -603,6 +603,20 @@ def test_two_that_set_the_same_aside_do_no_harm(room: Path) -> None:
     set_aside(store, "old", error)
     assert len(list(store.list(TRASH))) == 1
     assert len(list(store.list(DAMAGED))) == 1
+
+
+def test_a_snapshot_that_was_published_anew_is_not_set_aside(room: Path) -> None:
+    """A slow reader must not undo what another container has mended meanwhile."""
+    store = LocalStore(room / "store")
+    store_tree(store, make(room / "old", OLD), "old")
+    pack = biggest_pack(store)
+    flip(room / "store" / pack)
+    error = CorruptObject(pack, "by design")
+    set_aside(store, "old", error)
+    assert store_tree(store, room / "old", "old").outcome == "stored"
+    set_aside(store, "old", error)
+    set_aside(store, "old", CorruptObject(manifest_name("old"), "read while it was damaged"))
+    bring(store, room / "there", "old")
 
 
 def test_a_mark_that_cannot_be_written_is_said_so(room: Path) -> None:
