@@ -122,7 +122,8 @@ def restore_environment(
         SpaceExhausted: The disk filled up all the same; nothing was changed.
     """
     told = progress or NoProgress()
-    report = None if force else _confirmed(settings, identity.key)
+    # A name of the user's own may stand for another snapshot by now: that is for the stores to say.
+    report = None if force or settings.key else _confirmed(settings, identity.key)
     if report is not None:
         found = Restoration("confirmed", identity.key, source=identity.key, report=report)
         return _tried(settings, identity, found)
@@ -132,6 +133,9 @@ def restore_environment(
         brought = _wait(settings, identity, stores, search, force, told)
     if brought is not None:
         return _tried(settings, identity, brought)
+    report = _confirmed(settings, identity.key) if settings.key and not force else None
+    if report is not None:  # no store has it, and the trees still hold it
+        return Restoration("confirmed", identity.key, source=identity.key, report=report)
     if search.damage is not None:
         return Restoration("damaged", identity.key, exit_code=EXIT_DAMAGED, problem=search.damage)
     if search.unreachable is not None and not search.answered:
@@ -181,6 +185,7 @@ def _from_store(
             identity.key,
             [Target(name, root) for name, root in trees(settings).items()],
             expect=None if settings.key else identity.fingerprint,
+            latest=bool(settings.key),
             threads=settings.threads,
             direct=settings.direct,
             force=force,

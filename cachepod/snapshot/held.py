@@ -130,14 +130,19 @@ def read_held(root: Path, tree: str) -> Held | None:
     return Held(root, manifest, row, inode, ctime)
 
 
-def holds(root: Path, tree: str, key: str, state: State = State.COMPLETE) -> Held | None:
+def holds(
+    root: Path, tree: str, key: str, state: State = State.COMPLETE, digest: str = ""
+) -> Held | None:
     """
     The snapshot *key* if the tree at *root* holds it whole and untouched, and is in *state*.
 
-    Every entry is looked at; what was added beside them since is not minded.
+    Every entry is looked at; what was added beside them since is not minded. With a *digest* it
+    must be the very manifest of that digest.
     """
     stamp = read_stamp(root)
     if stamp is None or stamp.state != state or stamp.key != key or stamp.tree != tree:
+        return None
+    if digest and digest != stamp.manifest:
         return None
     held = read_held(root, tree)
     if held is None or held.manifest.digest != stamp.manifest:

@@ -81,15 +81,17 @@ class RestoreReport:
 
 
 def confirmed(
-    targets: Sequence[Target], key: str, state: State = State.COMPLETE
+    targets: Sequence[Target], key: str, state: State = State.COMPLETE, digest: str = ""
 ) -> RestoreReport | None:
     """
     The report of a restore that finds everything in place; None if there is work to do.
 
+    With a *digest*, what is in place must be the snapshot with the manifest of that digest.
+
     What a killed restore left beside the trees is removed.
     """
     begun = time.perf_counter()
-    found = [holds(target.root, target.tree, key, state) for target in targets]
+    found = [holds(target.root, target.tree, key, state, digest) for target in targets]
     if not found or not all(found):
         return None
     for target in targets:
@@ -110,6 +112,7 @@ def restore(
     *,
     expect: Fingerprint | None = None,
     partial: bool = False,
+    latest: bool = False,
     threads: int = 0,
     direct: bool = True,
     force: bool = False,
@@ -123,6 +126,9 @@ def restore(
         expect: The fingerprint that the snapshot must have been published under.
 
         partial: The snapshot is a relative's: mark the trees so that an install tops them up.
+
+        latest: Bring what the store has under *key* now, even if the targets hold what it had
+            before. For a key that does not say what it stands for.
 
         threads: Zero for two a core and four more, for some wait for the disk, and still more
             for a store that rewards it.
@@ -150,7 +156,7 @@ def restore(
     progress = progress or NoProgress()
     state = State.PARTIAL if partial else State.COMPLETE
     _check_apart(targets)
-    if not force:
+    if not force and not latest:
         report = confirmed(targets, key, state)
         if report is not None:
             return report
@@ -172,7 +178,7 @@ def restore(
         spaces = [entered[target.root] for target in targets]
         if not force:
             # Another restore of this machine may have done it while this one waited.
-            report = confirmed(targets, key, state)
+            report = confirmed(targets, key, state, manifest.digest)
             if report is not None:
                 return report
         job = _Restore(store, manifest, data, targets, roots, spaces, state, phases)

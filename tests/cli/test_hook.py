@@ -270,6 +270,26 @@ def test_a_tree_is_captured_and_brought_back_under_a_name(project: Project) -> N
     assert os.readlink(data / "link") == "weights.bin"
 
 
+def test_what_is_published_anew_under_a_name_reaches_those_who_hold_the_old(
+    project: Project,
+) -> None:
+    (project.root / "cachepod.toml").unlink()
+    source, there = project.root / "source", project.root / "there"
+    source.mkdir()
+    options = ("--key", "my-weights", "--store", "store")
+    for version in ("one", "two"):
+        (source / "weights").write_text(version)
+        assert project.run("publish", "--force", "--tree", f"data={source}", *options).code == 0
+        result = project.run("restore", "--json", "--tree", f"data={there}", *options)
+        assert result.json["outcome"] in ("restored", "updated")
+        assert (there / "weights").read_text() == version
+        result = project.run("restore", "--json", "--tree", f"data={there}", *options)
+        assert result.json["outcome"] == "confirmed"
+    shutil.rmtree(project.root / "store")
+    result = project.run("restore", "--json", "--tree", f"data={there}", *options)
+    assert result.json["outcome"] == "confirmed", "what is held is good where no store has it"
+
+
 def test_a_tree_goes_along_with_the_environment(project: Project) -> None:
     models = project.root / "models"
     models.mkdir()
