@@ -56,7 +56,12 @@ def installed(
 
 
 def run(prefix: Path, code: str) -> str:
-    """What *code* prints in the environment at *prefix*."""
+    """
+    What *code* prints in the environment at *prefix*.
+
+    It leaves no bytecode behind (-B): a source that is edited within the same second and keeps its
+    size would be taken for unchanged.
+    """
     return subprocess.run(
-        [prefix / "bin" / "python", "-c", code], capture_output=True, text=True, check=True
+        [prefix / "bin" / "python", "-B", "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()
