@@ -347,6 +347,7 @@ def public() -> Iterator[Path]:
 def test_a_tree_whose_parent_may_not_be_written_to_is_filled_in_place(
     public: Path, snapshots: Snapshots
 ) -> None:
+    need_root("giving a directory to another user")
     there = public / "there"
     there.mkdir()
     os.chown(there, 65534, 65534)
@@ -387,6 +388,7 @@ def test_files_of_another_owner_are_brought_anew(public: Path, snapshots: Snapsh
     """They may not be linked (fs.protected_hardlinks), and are not ours to keep."""
     if Path("/proc/sys/fs/protected_hardlinks").read_text().strip() != "1":
         pytest.skip("this machine lets anybody link any file")
+    need_root("giving files to another user")
     os.chmod(public, 0o777)
     store = MemoryStore()
     for key in ("one", "two"):

@@ -31,10 +31,10 @@ def _unmount(place: Path) -> None:
         subprocess.run(["umount", "--lazy", place], capture_output=True, check=True)
 
 
-def need_root() -> None:
-    """Skip the test unless this process may mount."""
+def need_root(for_what: str = "mounting") -> None:
+    """Skip the test unless this process is root's."""
     if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
+        pytest.skip(f"{for_what} needs root")
 
 
 @contextmanager
