@@ -125,6 +125,8 @@ def create(base: Path, prefix: Path) -> Path:
         stdin=subprocess.DEVNULL,
     )
     if answer.returncode == 0:
+        # Python 3.13 and later put this one there, earlier ones do not: one rule for all of them.
+        (prefix / ".gitignore").unlink(missing_ok=True)
         return prefix / "bin" / "python"
     output = answer.stdout + answer.stderr
     if "Errno 28]" in output or "Errno 122]" in output:
