@@ -19,12 +19,12 @@ from cachepod.environment.requirement import shown_path
 from cachepod.environment.settings import Given
 from cachepod.environment.urls import masked
 from cachepod.errors import ConfigurationProblem, UsageProblem
+from cachepod.snapshot.stamp import ENVIRONMENT_TREE
 
 FILE = "cachepod.toml"
 PROJECT_FILE = "pyproject.toml"
 PREFIX = "CACHEPOD_"
 DEFAULT = "default"
-ENVIRONMENT_TREE = "env"
 
 _FLAG, _VARIABLE, _FILE, _NOBODY = range(4)
 

@@ -56,6 +56,7 @@ from cachepod.errors import (
 from cachepod.limits import cores
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.stamp import (
+    ENVIRONMENT_TREE,
     STATE_DIRECTORY,
     Stamp,
     State,
@@ -64,7 +65,6 @@ from cachepod.snapshot.stamp import (
     write_stamp,
 )
 
-TREE = "env"  # what the prefix is called in a snapshot
 _WORK = "install"  # in the state directory
 
 
@@ -321,7 +321,9 @@ class _Job:
 
     def _stamp(self, state: State, before: Stamp | None = None) -> None:
         held = before.manifest if before is not None else ""
-        write_stamp(self._prefix, Stamp(state, self._identity.key, TREE, held, self._spoils))
+        write_stamp(
+            self._prefix, Stamp(state, self._identity.key, ENVIRONMENT_TREE, held, self._spoils)
+        )
 
     def _clear(self) -> None:
         """Empty the prefix but for the files of this run."""

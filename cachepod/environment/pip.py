@@ -20,7 +20,7 @@ from cachepod.environment.installer import (
     with_hashes,
     write_private,
 )
-from cachepod.environment.process import run, written_by
+from cachepod.environment.process import growth, run
 from cachepod.environment.space import Artifact
 from cachepod.environment.venv import create, site_packages
 from cachepod.errors import InstallFailed
@@ -142,14 +142,6 @@ class Pip:
         command += [arguments[0], *arguments[1:]]
         if arguments[0] == "install":
             command += ["--cache-dir", str(self._cache)] if self._cache else ["--no-cache-dir"]
-        seen = 0
-
-        def tick(pid: int) -> None:
-            nonlocal seen
-            now = written_by(pid)
-            if now is not None and now > seen:
-                watch.written(now - seen)
-                seen = now
 
         def line(text: str) -> None:
             if text.strip().startswith("Building wheel for "):
@@ -160,7 +152,7 @@ class Pip:
             environ=child_environ(wanted.environ, self._temporary),
             directory=wanted.directory,
             on_line=line,
-            on_tick=tick,
+            on_tick=growth(watch.written),
         )
         if outcome.status:
             raise explain(

@@ -141,6 +141,20 @@ def end_group(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
+def growth(tell: Callable[[int], None]) -> Callable[[int], None]:
+    """For *on_tick* of :func:`run`: *tell* how much the process has written since the last tick."""
+    seen = 0
+
+    def tick(pid: int) -> None:
+        nonlocal seen
+        now = written_by(pid)
+        if now is not None and now > seen:
+            tell(now - seen)
+            seen = now
+
+    return tick
+
+
 def written_by(pid: int) -> int | None:
     """Bytes that process *pid* has written since it started; None where nobody tells."""
     try:

@@ -16,7 +16,7 @@ from cachepod.environment.installer import (
     with_hashes,
     write_private,
 )
-from cachepod.environment.process import Outcome, run, written_by
+from cachepod.environment.process import Outcome, growth, run
 from cachepod.environment.space import Artifact, read_artifacts
 from cachepod.errors import InstallFailed
 
@@ -131,18 +131,12 @@ class Uv:
             command += ["--index-strategy", "unsafe-best-match"]
         if wanted.requirements.pre:
             command += ["--prerelease", "allow"]
-        seen = 0
-
-        def tick(pid: int) -> None:
-            nonlocal seen
-            now = written_by(pid)
-            if now is not None and now > seen:
-                watch.written(now - seen)
-                seen = now
 
         def line(text: str) -> None:
             if text.strip().startswith("Building "):
                 watch.note(f"{text.strip()} from source")
+
+        tick = growth(watch.written)
 
         def attempt() -> Outcome:
             return run(

@@ -13,9 +13,7 @@ from pathlib import Path
 from cachepod.environment.check import interpreter_works
 from cachepod.environment.machine import Interpreter
 from cachepod.errors import ForeignDirectory, InstallFailed, SpaceExhausted
-from cachepod.snapshot.stamp import STATE_DIRECTORY, Stamp, State, read_stamp
-
-_NOT_CONTENT = frozenset({STATE_DIRECTORY, "lost+found"})  # the latter: a mount point's own
+from cachepod.snapshot.stamp import NOT_CONTENT, STATE_DIRECTORY, Stamp, State, read_stamp
 
 
 class Found(str, Enum):
@@ -53,7 +51,7 @@ def examine(prefix: Path, key: str, interpreter: Interpreter) -> Prefix:
         raise ForeignDirectory(str(prefix)) from None
     stamp = read_stamp(prefix)
     if stamp is None:
-        if not names - _NOT_CONTENT:
+        if not names - NOT_CONTENT:
             return Prefix(Found.NOTHING, None)
         # A stamp that cannot be read is of a later cachepod, or damaged: ours all the same.
         ours = os.path.lexists(prefix / STATE_DIRECTORY / "stamp.json")
@@ -79,7 +77,7 @@ def empty(prefix: Path, keep: Path) -> None:
         keep: A directory in its state directory that stays.
     """
     for entry in list(os.scandir(prefix)):
-        if entry.name not in _NOT_CONTENT:
+        if entry.name not in NOT_CONTENT:
             remove(Path(entry.path))
     for entry in list(os.scandir(prefix / STATE_DIRECTORY)):
         if entry.name != "stamp.json" and Path(entry.path) != keep:

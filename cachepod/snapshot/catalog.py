@@ -16,6 +16,7 @@ from cachepod.model.layout import MAX_MANIFEST_SIZE
 from cachepod.model.manifest import HEADER, Manifest, summary_extent
 from cachepod.model.names import MANIFESTS, manifest_name
 from cachepod.model.summary import Summary
+from cachepod.snapshot.stamp import ENVIRONMENT_TREE
 from cachepod.stores.base import ObjectInfo, Store
 
 __all__ = ["Relative", "Summary", "load_manifest", "nearest", "restorable", "summaries", "summary"]
@@ -23,7 +24,6 @@ __all__ = ["Relative", "Summary", "load_manifest", "nearest", "restorable", "sum
 #: Most summaries are shorter: one read, then, and for a longer one a second.
 _FIRST_READ = 64 * 1024
 _LOOKED_AT = 32
-_ENVIRONMENT = "env"
 #: Inputs in which the environment of a relative may differ and still be brought up to what is
 #: wanted by an installer, for they say what is installed and not what it is installed on.
 _TOPPED_UP = frozenset({"requirement", "constraint", "option", "lock", "index", "apt", "handler"})
@@ -110,7 +110,7 @@ def restorable(fingerprint: Fingerprint, relative: Relative) -> bool:
     It can if both are of one machine, interpreter and prefix, and only what is to be installed
     differs.
     """
-    if not any(tree.name == _ENVIRONMENT for tree in relative.summary.trees):
+    if not any(tree.name == ENVIRONMENT_TREE for tree in relative.summary.trees):
         return False
     if relative.summary.fingerprint.family != fingerprint.family:
         return False

@@ -32,6 +32,7 @@ from xxhash import xxh3_64_hexdigest
 from cachepod.errors import ForeignDirectory, TreeUnreadable, write_problem
 from cachepod.snapshot.paths import remove_tree
 from cachepod.snapshot.stamp import (
+    NOT_CONTENT,
     STATE_DIRECTORY,
     Stamp,
     State,
@@ -49,7 +50,6 @@ _LOCK_SECONDS = 600.0
 _NO_EXCHANGE = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP))
 _NO_RENAME = frozenset((errno.EXDEV, errno.EBUSY, errno.EACCES, errno.EPERM))
 #: In the root of a tree, but not of it; the second is a mount point's own.
-_NOT_CONTENT = frozenset((STATE_DIRECTORY, "lost+found"))
 _LONGEST_NAME = 255
 #: How deep, and to which length of path, directories are filled; deeper ones are replaced whole.
 _MERGED = 100
@@ -198,7 +198,7 @@ def _check_ours(root: Path, force: bool) -> None:
     if force or has_stamp(root):
         return
     try:
-        foreign = any(name not in _NOT_CONTENT for name in os.listdir(root))
+        foreign = any(name not in NOT_CONTENT for name in os.listdir(root))
     except FileNotFoundError:
         return
     except NotADirectoryError:
@@ -301,7 +301,7 @@ def _fill(space: Workspace) -> None:
         os.chmod(root, mode | 0o700)
     stamp = read_stamp(space.stage)
     write_stamp(space.root, Stamp(State.FILLING, stamp.key if stamp else "", ""))
-    _merge(stage, root, frozenset(name.encode() for name in _NOT_CONTENT))
+    _merge(stage, root, frozenset(name.encode() for name in NOT_CONTENT))
     ours, theirs = state_directory(space.stage), state_directory(space.root)
     for name in ("manifest", "index", "stamp.json"):
         if (ours / name).exists():

@@ -72,7 +72,7 @@ class Snapshots:
         found.pop(b"lost+found", None)
         assert found == wanted
         assert bring(unreachable(), there, key).outcome == "confirmed"
-        left = [*there.parent.glob(".*.cachepod/*"), *there.glob(".cachepod/work/*")]
+        left = [*there.parent.glob(".*.cachepod/*"), *(there / ".cachepod" / "work").glob("*")]
         assert {path.name for path in left} <= {"lock"}
 
 
