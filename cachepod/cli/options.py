@@ -25,7 +25,7 @@ from cachepod.errors import EXIT_FAILURE, CachepodError, TreeUnreadable, UsagePr
 if TYPE_CHECKING:
     from cachepod.cli.watchdog import Link
     from cachepod.environment.config import Settings
-    from cachepod.stores.base import WriteStore
+    from cachepod.stores.base import PruneStore
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -59,7 +59,7 @@ class Invocation:
                     self.note(f"{row.name} = {row.text} ({row.source})")
         return settings
 
-    def stores(self, settings: Settings) -> list[WriteStore]:
+    def stores(self, settings: Settings) -> list[PruneStore]:
         """The configured stores, nearest first."""
         from cachepod.stores.url import open_store
 

@@ -10,7 +10,11 @@ Names of objects in a store, and what may be a name.
       manifests/<family>/<key>      the write of it is the sole commit point of a publish
       incoming/                     manifests on their way to replace one of the same key
       damaged/<pack id>             a reader found this pack damaged: take no chunk from it
-      trash/                        what was set aside or condemned and is not yet deleted
+      leases/<key>/<n>              who builds the key; the highest n counts
+      pins/<id>                     packs that a publish, a copy or a long restore relies on
+      condemned/<id>                packs that a prune is about to delete: rely on none of them
+      uses/<key>/...                when a key was asked for, and what came of it
+      trash/                        what was set aside and is not yet deleted
 
 A key carries its family, so that finding a snapshot by its key needs no listing:
 ``<family>-<16 hex digits>``. A key that the user names (``--key``) belongs to the family ``named``.
@@ -28,6 +32,10 @@ MANIFESTS = "manifests"
 INCOMING = "incoming"
 PACKS = "packs"
 DAMAGED = "damaged"
+LEASES = "leases"
+PINS = "pins"
+CONDEMNED = "condemned"
+USES = "uses"
 TRASH = "trash"
 NAMED_FAMILY = "named"
 #: In the root of a tree this name is cachepod's own; no snapshot has an entry there.

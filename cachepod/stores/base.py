@@ -122,8 +122,29 @@ class Writer(Protocol):
 class WriteStore(Store, Protocol):
     """Read and write access; what a publish takes."""
 
+    @property
+    def exclusive(self) -> bool:
+        """
+        Whether, of several writers of one name at one moment, exactly one is told it was first.
+
+        As far as is known; nothing but the sparing of work may rest on it.
+        """
+        ...
+
     def create(self, name: str) -> Writer:
         """Begin an object; it is written once and never changed."""
+        ...
+
+    def replace(self, name: str, data: Buffer) -> None:
+        """
+        Write an object whole, in the place of one of this name if there is one.
+
+        A reader finds the old object or the new one, never a mixture and, while there was an old
+        one, never none. For what must change: leases, pins, a manifest that is published anew.
+
+        Raises:
+            SpaceExhausted: ENOSPC or EDQUOT.
+        """
         ...
 
     def move(self, name: str, to: str) -> None:
@@ -136,6 +157,44 @@ class WriteStore(Store, Protocol):
 
     def delete(self, name: str) -> None:
         """Remove an object; no error if it is gone already."""
+        ...
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """
+    What a writer that died may have left, and a listing does not show.
+
+    Args:
+        name: Of the object that was being written, for messages.
+
+        token: The store's own name for it.
+
+        size: Bytes that it takes, as far as is known.
+
+        age: Seconds since it was last written to, by the store's own clock.
+    """
+
+    name: str
+    token: str
+    size: int
+    age: float
+
+
+@runtime_checkable
+class PruneStore(WriteStore, Protocol):
+    """A store that can also be swept; what a prune takes."""
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """
+        Unfinished objects of writers that died, and of writers at work: the two look alike.
+
+        A writer at work whose object is removed fails, and nothing else breaks.
+        """
+        ...
+
+    def remove(self, leftover: Leftover) -> None:
+        """Remove one; no error if it is gone already."""
         ...
 
 

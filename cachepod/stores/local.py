@@ -37,9 +37,9 @@ from cachepod.errors import (
     StoreUnreachable,
 )
 from cachepod.model.names import FORMAT_OBJECT, STORE_FORMAT, is_component, is_object_name
-from cachepod.stores.base import ObjectInfo, Writer, WriteStore
+from cachepod.stores.base import Buffer, Leftover, ObjectInfo, PruneStore, Writer
 from cachepod.stores.handles import Handles
-from cachepod.stores.localwriter import LocalWriter, sync_directory
+from cachepod.stores.localwriter import LocalWriter, sync_directory, temporary_name
 from cachepod.stores.mounts import mount_of
 
 _OPEN_PACKS = 64
@@ -88,7 +88,7 @@ def temporary_of(file_name: str) -> Temporary | None:
     return Temporary(match["host"], int(match["pid"])) if match else None
 
 
-class LocalStore(WriteStore):
+class LocalStore(PruneStore):
     """
     The store in the directory *root*.
 
@@ -113,6 +113,7 @@ class LocalStore(WriteStore):
         self._format_known = False
         self._parallel_reads: int | None = None
         self._handles = Handles(_OPEN_PACKS)
+        self._links = True
 
     @property
     def url(self) -> str:
@@ -199,13 +200,28 @@ class LocalStore(WriteStore):
 
     # Writing
 
+    @property
+    def exclusive(self) -> bool:
+        """Yes, until a commit has met a file system without hard links."""
+        return self._links
+
     def create(self, name: str) -> Writer:
         """As the protocol says; the first call makes the store."""
+        return self._begin(name, over=False)
+
+    def replace(self, name: str, data: Buffer) -> None:
+        """As the protocol says."""
+        with self._begin(name, over=True) as writer:
+            writer.write(data)
+            writer.commit()
+        self._handles.forget(name)
+
+    def _begin(self, name: str, *, over: bool) -> LocalWriter:
         path = self._path(name)
         self._know_format()
         if not self._format_known:
             self._found_store()
-        return self._open_writer(name, path)
+        return self._open_writer(name, path, over=over)
 
     def move(self, name: str, to: str) -> None:
         """As the protocol says."""
@@ -235,11 +251,47 @@ class LocalStore(WriteStore):
                 raise self._trouble(error, path, name) from error
 
     def temporaries(self, prefix: str) -> Iterator[tuple[Path, Temporary]]:
-        """Temporary files under *prefix*, of writers at work and of writers that died."""
-        for directory, _, files in os.walk(self._path(prefix)):
+        """Temporary files under *prefix*, or all, of writers at work and of writers that died."""
+        for directory, _, files in os.walk(self._path(prefix) if prefix else self._root):
             for file in files:
                 if temporary := temporary_of(file):
                     yield Path(directory, file), temporary
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """As the protocol says; temporary files, their age by the clock of the file system."""
+        self._know_format()
+        now: float | None = None
+        for path, _ in self.temporaries(""):
+            try:
+                status = os.lstat(path)
+                now = self._now() if now is None else now
+            except OSError as error:
+                if error.errno in _ABSENT:
+                    continue
+                raise self._trouble(error, str(path), None) from error
+            token = os.path.relpath(path, self._root)
+            yield Leftover(token, token, status.st_size, now - status.st_mtime)
+
+    def remove(self, leftover: Leftover) -> None:
+        """As the protocol says."""
+        directory, _, file = leftover.token.rpartition("/")
+        if temporary_of(file) is None or (directory and not is_object_name(directory)):
+            raise ValueError(f"{leftover.token!r} is not a temporary file's name")
+        path = f"{self._root}/{leftover.token}"
+        try:
+            os.unlink(path)
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise self._trouble(error, path, None) from error
+
+    def _now(self) -> float:
+        """Seconds since 1970, as the file system stamps what is written now."""
+        path = f"{self._root}/{temporary_name()}"
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        try:
+            return os.lstat(path).st_mtime
+        finally:
+            os.unlink(path)
 
     # The store itself
 
@@ -286,13 +338,22 @@ class LocalStore(WriteStore):
                 writer.commit()
         self._know_format()  # another process, of another version, may have been first
 
-    def _open_writer(self, name: str, path: str) -> LocalWriter:
+    def _open_writer(self, name: str, path: str, *, over: bool = False) -> LocalWriter:
         directory = os.path.dirname(path)
         try:
             self._make_directory(directory)
-            return LocalWriter(name, path, lambda error: self._trouble(error, path, None))
+            return LocalWriter(
+                name,
+                path,
+                lambda error: self._trouble(error, path, None),
+                over=over,
+                unlinked=self._has_no_links,
+            )
         except OSError as error:
             raise self._trouble(error, directory, None) from error
+
+    def _has_no_links(self) -> None:
+        self._links = False
 
     def _make_directory(self, path: str) -> None:
         """Make *path* and what is missing above it, each made to last before the next."""

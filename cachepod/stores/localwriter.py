@@ -58,14 +58,28 @@ class LocalWriter(Writer):
 
         trouble: Says what an OSError means.
 
+        over: Whether an object at *path* is replaced, instead of staying as the first.
+
+        unlinked: Called where the file system has no hard links.
+
     Raises:
         OSError: The temporary file cannot be created.
     """
 
-    def __init__(self, name: str, path: str, trouble: Callable[[OSError], CachepodError]) -> None:
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        trouble: Callable[[OSError], CachepodError],
+        *,
+        over: bool = False,
+        unlinked: Callable[[], None] = lambda: None,
+    ) -> None:
         self._name = name
         self._path = path
         self._trouble = trouble
+        self._over_old = over
+        self._unlinked = unlinked
         self._temporary = f"{os.path.dirname(path)}/{temporary_name()}"
         self._size = 0
         self._synced = False
@@ -126,6 +140,9 @@ class LocalWriter(Writer):
         self._synced = True
 
     def _place(self) -> bool:
+        if self._over_old:
+            os.rename(self._temporary, self._path)
+            return True
         try:
             os.link(self._temporary, self._path)
         except FileExistsError:
@@ -133,6 +150,7 @@ class LocalWriter(Writer):
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
+            self._unlinked()
             if os.path.lexists(self._path):
                 return False
             os.rename(self._temporary, self._path)

@@ -9,10 +9,10 @@ from types import TracebackType
 
 from cachepod.errors import CorruptObject, ObjectMissing
 from cachepod.model.names import is_object_name
-from cachepod.stores.base import Buffer, ObjectInfo, Writer, WriteStore
+from cachepod.stores.base import Buffer, Leftover, ObjectInfo, PruneStore, Writer
 
 
-class MemoryStore(WriteStore):
+class MemoryStore(PruneStore):
     """Objects in a dictionary; they live as long as it does."""
 
     def __init__(self) -> None:
@@ -65,10 +65,21 @@ class MemoryStore(WriteStore):
             if name.startswith(prefix + "/"):
                 yield ObjectInfo(name, len(data), modified)
 
+    @property
+    def exclusive(self) -> bool:
+        """Yes: there is a lock."""
+        return True
+
     def create(self, name: str) -> Writer:
         """As the protocol says."""
         _check(name)
         return _MemoryWriter(self, name)
+
+    def replace(self, name: str, data: Buffer) -> None:
+        """As the protocol says."""
+        _check(name)
+        with self._lock:
+            self._objects[name] = (bytes(memoryview(data).cast("B")), time.time())
 
     def move(self, name: str, to: str) -> None:
         """As the protocol says."""
@@ -84,6 +95,13 @@ class MemoryStore(WriteStore):
         _check(name)
         with self._lock:
             self._objects.pop(name, None)
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """None: what is not committed lives in its writer."""
+        return iter(())
+
+    def remove(self, leftover: Leftover) -> None:
+        """Nothing to do."""
 
     def _add(self, name: str, data: bytes) -> bool:
         with self._lock:

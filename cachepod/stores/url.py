@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from cachepod.errors import UsageProblem
-from cachepod.stores.base import WriteStore
+from cachepod.stores.base import PruneStore
 from cachepod.stores.local import LocalStore
 from cachepod.stores.mounts import mount_at, mounts
 from cachepod.stores.wrappers import Retrying
@@ -16,7 +16,7 @@ from cachepod.stores.wrappers import Retrying
 VOLUMES = ("/runpod-volume", "/workspace")
 
 
-def open_store(url: str) -> WriteStore:
+def open_store(url: str) -> PruneStore:
     """
     The store that *url* names; nothing is read or written yet.
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from cachepod.errors import ObjectMissing, StoreUnreachable
-from cachepod.stores.base import Buffer, ObjectInfo, Store, Writer, WriteStore
+from cachepod.stores.base import Buffer, Leftover, ObjectInfo, PruneStore, Store, Writer
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class Patience:
         return act()
 
 
-class Retrying(WriteStore):
+class Retrying(PruneStore):
     """
     Tries again what failed for a reason that may pass.
 
@@ -99,7 +99,7 @@ class Retrying(WriteStore):
     writer's ``write`` begins where the last successful one ended.
     """
 
-    def __init__(self, store: WriteStore, patience: Patience | None = None) -> None:
+    def __init__(self, store: PruneStore, patience: Patience | None = None) -> None:
         self._store = store
         self._patience = patience or Patience()
 
@@ -129,10 +129,19 @@ class Retrying(WriteStore):
         """As the protocol says; the listing is read to its end before the first name is given."""
         yield from self._patience.try_to(lambda: list(self._store.list(prefix)))
 
+    @property
+    def exclusive(self) -> bool:
+        """As the store within has it."""
+        return self._store.exclusive
+
     def create(self, name: str) -> Writer:
         """As the protocol says."""
         writer = self._patience.try_to(lambda: self._store.create(name))
         return _RetryingWriter(writer, self._patience)
+
+    def replace(self, name: str, data: Buffer) -> None:
+        """As the protocol says."""
+        self._patience.try_to(lambda: self._store.replace(name, data))
 
     def move(self, name: str, to: str) -> None:
         """As the protocol says."""
@@ -155,6 +164,14 @@ class Retrying(WriteStore):
     def delete(self, name: str) -> None:
         """As the protocol says."""
         self._patience.try_to(lambda: self._store.delete(name))
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """As the protocol says; read to the end before the first is given."""
+        yield from self._patience.try_to(lambda: list(self._store.leftovers()))
+
+    def remove(self, leftover: Leftover) -> None:
+        """As the protocol says."""
+        self._patience.try_to(lambda: self._store.remove(leftover))
 
 
 class _RetryingWriter(Writer):

@@ -8,6 +8,7 @@ other means than the store's own, and the other way round.
 from __future__ import annotations
 
 import array
+import contextlib
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -16,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from cachepod.errors import CorruptObject, ObjectMissing
-from cachepod.stores.base import ObjectInfo, Store, Writer, WriteStore, exists, put
+from cachepod.errors import CachepodError, CorruptObject, ObjectMissing
+from cachepod.stores.base import ObjectInfo, PruneStore, Store, Writer, WriteStore, exists, put
 
 NAME = "packs/ab/abcdef"
 DATA = bytes(range(256)) * 40
@@ -273,6 +274,47 @@ class WriteStoreConformance(StoreConformance):
         assert len(winners) == 1
         assert self.get_behind(store, NAME) == winners[0]
 
+    def test_an_object_is_replaced_whole(self, store: WriteStore) -> None:
+        store.replace(NAME, b"the first needs nothing to replace")
+        assert self.get_behind(store, NAME) == b"the first needs nothing to replace"
+        buffer = bytearray(3)
+        store.read_range(NAME, 0, memoryview(buffer))
+        store.replace(NAME, bytearray(DATA))
+        assert self.get_behind(store, NAME) == DATA
+        store.replace(NAME, memoryview(b"..short..")[2:7])
+        assert store.read(NAME, limit=100) == b"short"
+        store.read_range(NAME, 0, memoryview(buffer))
+        assert buffer == b"sho"
+        assert store.size(NAME) == 5
+        assert set(infos(store, "packs")) == {NAME}
+
+    def test_a_reader_finds_the_old_object_or_the_new_one(self, store: WriteStore) -> None:
+        store.replace(NAME, b"0" * 3000)
+        stop = threading.Event()
+
+        def read() -> set[bytes]:
+            seen = set()
+            while not stop.is_set():
+                seen.add(store.read(NAME, limit=10_000))
+            return seen
+
+        with ThreadPoolExecutor(2) as pool:
+            readers = [pool.submit(read) for _ in range(2)]
+            try:
+                for i in range(1, 30):
+                    store.replace(NAME, b"%d" % (i % 10) * (3000 + i))
+            finally:
+                stop.set()
+        for reader in readers:
+            for data in reader.result():
+                assert len(set(data)) == 1
+                assert len(data) >= 3000
+
+    def test_a_replaced_name_is_taken(self, store: WriteStore) -> None:
+        store.replace(NAME, b"there")
+        assert not put(store, NAME, b"late")
+        assert self.get_behind(store, NAME) == b"there"
+
     def test_a_moved_object_has_only_its_new_name(self, store: WriteStore) -> None:
         put(store, NAME, DATA)
         store.read_range(NAME, 0, memoryview(bytearray(9)))
@@ -327,9 +369,54 @@ class WriteStoreConformance(StoreConformance):
         with pytest.raises(ValueError, match="name"):
             store.create(name)
         with pytest.raises(ValueError, match="name"):
+            store.replace(name, b"")
+        with pytest.raises(ValueError, match="name"):
             store.move(NAME, name)
         with pytest.raises(ValueError, match="name"):
             store.move(name, "trash/x")
         with pytest.raises(ValueError, match="name"):
             store.delete(name)
         assert self.get_behind(store, NAME) == DATA
+
+
+class PruneStoreConformance(WriteStoreConformance):
+    """Sweeping too."""
+
+    #: Whether a writer that is dropped in the middle leaves something.
+    leaves = True
+
+    def test_it_is_a_prune_store(self, store: PruneStore) -> None:
+        assert isinstance(store, PruneStore)
+
+    def test_what_is_whole_is_no_leftover(self, store: PruneStore) -> None:
+        assert list(store.leftovers()) == []
+        put(store, NAME, DATA)
+        store.replace("leases/k/1", b"x")
+        assert list(store.leftovers()) == []
+
+    def test_an_unfinished_object_is_a_leftover_until_it_is_removed(
+        self, store: PruneStore
+    ) -> None:
+        put(store, "packs/ab/whole", DATA)
+        writer = store.create(NAME)
+        writer.write(self.big)
+        found = list(store.leftovers())
+        assert len(found) == int(self.leaves)
+        for leftover in found:
+            assert -5 < leftover.age < 3600
+            store.remove(leftover)
+            store.remove(leftover)
+        assert list(store.leftovers()) == []
+        assert set(infos(store, "packs")) == {"packs/ab/whole"}
+        with contextlib.suppress(CachepodError):
+            writer.abort()
+
+    def test_an_aborted_object_leaves_nothing(self, store: PruneStore) -> None:
+        with store.create(NAME) as writer:
+            writer.write(self.big)
+        assert list(store.leftovers()) == []
+
+    @property
+    def big(self) -> bytes:
+        """Enough for an unfinished object to leave a trace."""
+        return DATA

@@ -93,6 +93,11 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(ObjectMissing):
                 self.store.size(name)
 
+    @rule(name=NAMES, data=CONTENTS)
+    def replace(self, name: str, data: bytes) -> None:
+        self.store.replace(name, data)
+        self.model[name] = data
+
     @rule(name=NAMES, to=NAMES)
     def move(self, name: str, to: str) -> None:
         if name in self.model:

@@ -24,12 +24,12 @@ from cachepod.errors import (
 from cachepod.stores.base import WriteStore, exists, put
 from cachepod.stores.local import LocalStore, temporary_of
 from cachepod.stores.wrappers import Retrying
-from tests.stores.conformance import DATA, NAME, WriteStoreConformance, infos
+from tests.stores.conformance import DATA, NAME, PruneStoreConformance, infos
 from tests.stores.stateful import compare_with_a_dictionary
 from tests.support.faults import failing, in_a_child, killed_at_every_call
 
 
-class TestLocalStore(WriteStoreConformance):
+class TestLocalStore(PruneStoreConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> WriteStore:
         return LocalStore(tmp_path / "store")

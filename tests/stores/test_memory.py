@@ -5,11 +5,13 @@ import time
 import pytest
 
 from cachepod.stores.memory import MemoryStore
-from tests.stores.conformance import WriteStoreConformance
+from tests.stores.conformance import PruneStoreConformance
 from tests.stores.stateful import compare_with_a_dictionary
 
 
-class TestMemoryStore(WriteStoreConformance):
+class TestMemoryStore(PruneStoreConformance):
+    leaves = False
+
     @pytest.fixture
     def store(self) -> MemoryStore:
         return MemoryStore()

@@ -5,16 +5,18 @@ import time
 import pytest
 
 from cachepod.errors import CachepodError, CorruptObject, ObjectMissing, StoreUnreachable
-from cachepod.stores.base import Store, Writer, WriteStore, exists, put
+from cachepod.stores.base import PruneStore, Store, Writer, WriteStore, exists, put
 from cachepod.stores.memory import MemoryStore
 from cachepod.stores.wrappers import Patience, ReadOnly, Retrying
-from tests.stores.conformance import DATA, NAME, StoreConformance, WriteStoreConformance
+from tests.stores.conformance import DATA, NAME, PruneStoreConformance, StoreConformance
 from tests.stores.stateful import compare_with_a_dictionary
 from tests.support.stores import METHODS, Around, CountingStore, FaultyStore, SlowStore
 
 
-class Wrapped(WriteStoreConformance):
+class Wrapped(PruneStoreConformance):
     """Whatever is around a memory store, the memory store lies behind it."""
+
+    leaves = False
 
     def memory(self, store: object) -> MemoryStore:
         while not isinstance(store, MemoryStore):
@@ -66,9 +68,9 @@ def test_what_is_read_only_has_nothing_to_write_with() -> None:
 
 
 def test_the_methods_that_faults_can_be_given_for_are_those_of_the_protocols() -> None:
-    ours = {name for protocol in (WriteStore, Store, Writer) for name in vars(protocol)}
+    ours = {name for protocol in (PruneStore, WriteStore, Store, Writer) for name in vars(protocol)}
     ours = {name for name in ours if not name.startswith("_")}
-    assert set(METHODS) | {"url", "parallel_reads", "abort"} == ours
+    assert set(METHODS) | {"url", "parallel_reads", "exclusive", "abort"} == ours
 
 
 def test_a_faulty_store_with_patience_behaves_as_a_dictionary() -> None:

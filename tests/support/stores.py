@@ -15,18 +15,19 @@ from types import TracebackType
 from typing import Any
 
 from cachepod.errors import CorruptObject, ObjectMissing, SpaceExhausted, StoreUnreachable
-from cachepod.stores.base import Buffer, ObjectInfo, Writer, WriteStore
+from cachepod.stores.base import Buffer, Leftover, ObjectInfo, PruneStore, Writer
 
 METHODS = (
-    *("read", "read_range", "size", "list", "create", "move", "delete"),
+    *("read", "read_range", "size", "list", "create", "replace", "move", "delete"),
+    *("leftovers", "remove"),
     *("write", "commit"),  # those of a writer
 )
 
 
-class Around(WriteStore):
+class Around(PruneStore):
     """Passes every call on; subclasses step in between."""
 
-    def __init__(self, store: WriteStore) -> None:
+    def __init__(self, store: PruneStore) -> None:
         self.store = store
 
     def around(self, method: str, name: str, act: Callable[[], Any]) -> Any:
@@ -63,11 +64,28 @@ class Around(WriteStore):
 
         return self.around("create", name, act)
 
+    @property
+    def exclusive(self) -> bool:
+        return self.store.exclusive
+
+    def replace(self, name: str, data: Buffer) -> None:
+        def act() -> int:
+            self.store.replace(name, data)
+            return memoryview(data).nbytes
+
+        self.around("replace", name, act)
+
     def move(self, name: str, to: str) -> None:
         self.around("move", name, lambda: self.store.move(name, to))
 
     def delete(self, name: str) -> None:
         self.around("delete", name, lambda: self.store.delete(name))
+
+    def leftovers(self) -> Iterator[Leftover]:
+        yield from self.around("leftovers", "", lambda: list(self.store.leftovers()))
+
+    def remove(self, leftover: Leftover) -> None:
+        self.around("remove", leftover.name, lambda: self.store.remove(leftover))
 
 
 class _AroundWriter(Writer):
@@ -129,7 +147,7 @@ class FaultyStore(Around):
 
     def __init__(
         self,
-        store: WriteStore,
+        store: PruneStore,
         faults: Mapping[str, str],
         only: Callable[[str, str], bool] = lambda method, name: True,
     ) -> None:
@@ -191,7 +209,7 @@ class CountingStore(Around):
         bytes_read, bytes_written: What passed through, in bytes.
     """
 
-    def __init__(self, store: WriteStore) -> None:
+    def __init__(self, store: PruneStore) -> None:
         super().__init__(store)
         self._lock = threading.Lock()
         self.reset()
@@ -211,7 +229,7 @@ class CountingStore(Around):
         with self._lock:
             if method in ("read", "read_range"):
                 self.bytes_read += len(result)
-            elif method == "write":
+            elif method in ("write", "replace"):
                 self.bytes_written += result
         return result
 
@@ -232,7 +250,7 @@ class SlowStore(Around):
     """
 
     def __init__(
-        self, store: WriteStore, seconds: float, sleep: Callable[[float], None] = time.sleep
+        self, store: PruneStore, seconds: float, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         super().__init__(store)
         self._seconds = seconds
