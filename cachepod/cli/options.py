@@ -84,6 +84,11 @@ class Invocation:
         if not self.console.quiet:
             self.console.complain(f"cachepod: {printable(text)}")
 
+    def mention(self, text: str) -> None:
+        """Something that is of interest with ``-v`` only; nothing if empty."""
+        if text and self.console.verbose:
+            self.note(text)
+
 
 def complete_key(
     ctx: click.Context, param: click.Parameter, incomplete: str

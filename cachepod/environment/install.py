@@ -165,6 +165,7 @@ class _Job:
 
     def run(self, force: bool) -> InstallReport:
         """Look at the prefix and do what it needs."""
+        started = time.monotonic()
         before = examine(self._prefix, self._identity.key, self._identity.interpreter)
         if before.found is Found.PRESENT:
             site = site_packages(self._prefix / "bin" / "python")
@@ -181,7 +182,7 @@ class _Job:
         except BaseException:
             self._give_up(created)
             raise
-        self._stamp(State.INSTALLED, read_stamp(self._prefix))
+        self._stamp(State.INSTALLED, read_stamp(self._prefix), time.monotonic() - started)
         outcome = "topped up" if before.found is Found.RELATIVE else "installed"
         return InstallReport(outcome, packages, extent.files, extent.size, self._phases)
 
@@ -319,10 +320,12 @@ class _Job:
         site = site_packages(self._prefix / "bin" / "python")
         return {info.name: info.stat().st_ctime_ns for info in site.glob("*.dist-info")}
 
-    def _stamp(self, state: State, before: Stamp | None = None) -> None:
+    def _stamp(self, state: State, before: Stamp | None = None, seconds: float = 0.0) -> None:
         held = before.manifest if before is not None else ""
+        key = self._identity.key
         write_stamp(
-            self._prefix, Stamp(state, self._identity.key, ENVIRONMENT_TREE, held, self._spoils)
+            self._prefix,
+            Stamp(state, key, ENVIRONMENT_TREE, held, self._spoils, install_seconds=seconds),
         )
 
     def _clear(self) -> None:

@@ -65,6 +65,8 @@ class Restoration:
         problem: Why it is not a hit.
 
         checked: Seconds that trying the interpreter and the imports took.
+
+        waited: Seconds spent waiting for another container to publish the key.
     """
 
     outcome: str
@@ -76,6 +78,7 @@ class Restoration:
     nearest: Relative | None = None
     problem: CachepodError | None = None
     checked: float = 0.0
+    waited: float = 0.0
 
 
 @dataclass
@@ -86,6 +89,7 @@ class _Search:
     unreachable: StoreUnreachable | None = None
     damage: CorruptObject | ObjectMissing | None = None
     miss: Miss | None = None
+    waited: float = 0.0
 
 
 def restore_environment(
@@ -132,7 +136,7 @@ def restore_environment(
     if brought is None and settings.wait > 0 and search.damage is None:
         brought = _wait(settings, identity, stores, search, force, told)
     if brought is not None:
-        return _tried(settings, identity, brought)
+        return _tried(settings, identity, replace(brought, waited=search.waited))
     report = _confirmed(settings, identity.key) if settings.key and not force else None
     if report is not None:  # no store has it, and the trees still hold it
         return Restoration("confirmed", identity.key, source=identity.key, report=report)
@@ -142,7 +146,8 @@ def restore_environment(
         return Restoration(
             "unreachable", identity.key, exit_code=EXIT_UNREACHABLE, problem=search.unreachable
         )
-    return _from_relative(settings, identity, search, force, told)
+    found = _from_relative(settings, identity, search, force, told)
+    return replace(found, waited=search.waited)
 
 
 def _confirmed(settings: Settings, key: str) -> RestoreReport | None:
@@ -230,13 +235,15 @@ def _wait(
     progress: Progress,
 ) -> Restoration | None:
     """Look for the key again and again, until it is there or the patience ends."""
-    until = time.monotonic() + settings.wait
+    began = time.monotonic()
+    until = began + settings.wait
     pause, longest = _POLL
     name = manifest_name(identity.key)
     progress.phase("waiting for the snapshot")
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, longest)
+        search.waited = time.monotonic() - began
         for store in stores:
             try:
                 there = exists(store, name)
@@ -281,6 +288,7 @@ def _tried(settings: Settings, identity: Identity, restored: Restoration) -> Res
         store=restored.store,
         problem=problem,
         checked=checked,
+        waited=restored.waited,
     )
 
 

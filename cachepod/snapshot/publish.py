@@ -35,7 +35,7 @@ from cachepod.model.summary import Summary, TreeInfo
 from cachepod.model.tables import Kind, PackInfo
 from cachepod.snapshot.assemble import assemble
 from cachepod.snapshot.grouping import Grouping, group, small_runs
-from cachepod.snapshot.held import read_held, write_held
+from cachepod.snapshot.held import Held, read_held, write_held
 from cachepod.snapshot.packing import ChunkIndex, Packer, Place, damaged_packs, discard
 from cachepod.snapshot.phases import Phases
 from cachepod.snapshot.prior import Prior
@@ -44,6 +44,7 @@ from cachepod.snapshot.reading import Piece, Reader, Task, file_tasks, run_task
 from cachepod.snapshot.scan import Scan, TreeSource, scan
 from cachepod.snapshot.stamp import ENVIRONMENT_TREE, Stamp, State, has_stamp, read_stamp
 from cachepod.snapshot.ticks import outlast
+from cachepod.snapshot.uses import creator_of, install_seconds
 from cachepod.snapshot.workers import run_workers
 from cachepod.stores.base import WriteStore, exists, put
 
@@ -131,11 +132,9 @@ def publish(
     found.entries = replace(found.entries, owner=grouping.owner)
     phases.begin("compare")
     index = _index(store, key, trees)
-    priors = [
-        Prior(found, held, row)
-        for row, tree in enumerate(trees)
-        if (held := read_held(tree.root, tree.name)) is not None
-    ]
+    held = [read_held(tree.root, tree.name) for tree in trees]
+    took = _install_seconds(trees, held)
+    priors = [Prior(found, each, row) for row, each in enumerate(held) if each is not None]
     run = _Run(store, found, index, priors, level, progress)
     tasks = _plan(found, grouping)
     phases.begin(
@@ -160,6 +159,7 @@ def publish(
                     "cachepod": cachepod.__version__,
                     "host": platform.node(),
                     "level": str(level),
+                    **creator_of(took),
                 },
                 created=time.time(),
             ),
@@ -205,6 +205,17 @@ def _check_complete(tree: TreeSource, key: str) -> None:
             f"{tree.root} was made for {stamp.key}, not for {key}, so nothing is published",
             hint="run 'cachepod restore || cachepod install' first",
         )
+
+
+def _install_seconds(trees: Sequence[TreeSource], held: Sequence[Held | None]) -> float:
+    """How long it took to install the environment; 0 if that is not known."""
+    for tree, snapshot in zip(trees, held, strict=True):
+        stamp = read_stamp(tree.root) if tree.name == ENVIRONMENT_TREE else None
+        if stamp is not None and stamp.state is State.INSTALLED:
+            return stamp.install_seconds
+        if stamp is not None and snapshot is not None:  # what it was restored from knows
+            return install_seconds(snapshot.manifest.summary)
+    return 0.0
 
 
 def _index(store: WriteStore, key: str, trees: Sequence[TreeSource]) -> ChunkIndex:

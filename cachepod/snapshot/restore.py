@@ -39,6 +39,7 @@ from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.stamp import Stamp, State
 from cachepod.snapshot.swap import Workspace, clean_up, discard, swap, swap_back, workspace
 from cachepod.snapshot.ticks import outlast
+from cachepod.snapshot.uses import install_seconds
 from cachepod.stores.base import Store
 
 
@@ -69,6 +70,8 @@ class RestoreReport:
         phases: Seconds of each.
 
         warnings: What a user should know.
+
+        install_seconds: How long it once took to install this, 0 if not known.
     """
 
     outcome: str
@@ -78,6 +81,7 @@ class RestoreReport:
     written: int = 0
     phases: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    install_seconds: float = 0.0
 
 
 def confirmed(
@@ -292,6 +296,7 @@ class _Restore:
             written=written,
             phases=self.phases.end(),
             warnings=tuple(self.warnings),
+            install_seconds=install_seconds(summary),
         )
 
     def _bring(

@@ -56,6 +56,9 @@ class Stamp:
 
         spoils: Hex digest of the manifest of a snapshot of *key* that was found not to work on
             this machine, empty if none was: what is installed here instead may replace it.
+
+        install_seconds: How long the install took that made the tree, 0 where none did or it is
+            not known.
     """
 
     state: State
@@ -63,6 +66,7 @@ class Stamp:
     tree: str
     manifest: str = ""
     spoils: str = ""
+    install_seconds: float = 0.0
 
 
 def state_directory(root: Path) -> Path:
@@ -81,9 +85,15 @@ def read_stamp(root: Path) -> Stamp | None:
             tree=str(value["tree"]),
             manifest=str(value["manifest"]),
             spoils=str(value.get("spoils", "")),
+            install_seconds=_seconds(value.get("install_seconds")),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _seconds(value: object) -> float:
+    # A comparison with NaN is false too.
+    return float(value) if isinstance(value, int | float) and 0 < value < 1e9 else 0.0
 
 
 def has_stamp(root: Path) -> bool:

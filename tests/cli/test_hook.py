@@ -14,7 +14,9 @@ import pytest
 from cachepod.environment.config import load_settings
 from cachepod.environment.identity import identify
 from cachepod.environment.restoration import restore_environment
+from cachepod.snapshot.catalog import summaries
 from cachepod.snapshot.stamp import State, read_stamp
+from cachepod.snapshot.uses import install_seconds, read_uses
 from cachepod.stores.local import LocalStore
 from tests.support.cli import COMMAND, environment, wait_until
 from tests.support.imports import imported_by
@@ -50,6 +52,44 @@ def test_the_first_container_installs_and_the_next_one_restores(project: Project
     assert " present in " in warm.stderr
     assert "installed" not in warm.stderr
     assert project.version_of("alpha") == "1.0"
+
+
+def test_the_hook_notes_what_it_did_in_the_store(project: Project) -> None:
+    hook(project)
+    project.wipe()
+    hook(project)
+    hook(project)  # only confirms, and asks no store
+    project.configure('["alpha==2.0"]')
+    hook(project)
+    store = LocalStore(project.store)
+    uses = read_uses(store)
+    # The first miss was of a store that was not there yet.
+    total = uses.total
+    assert (total.hits, total.partials, total.misses, total.publishes) == (1, 1, 0, 2)
+    assert total.restored > 300_000
+    assert total.published > 600_000
+    (first, second) = sorted(uses.tallies.values(), key=lambda tally: tally.hits, reverse=True)
+    assert first.hits == first.partials == first.publishes == 1
+    assert second.publishes == 1
+    # Both took about as long, here; what was saved is known and may be negative.
+    assert total.saved != 0
+    (summary,) = (each for each in summaries(store) if uses.tallies[each.key].hits)
+    assert install_seconds(summary) > 0
+
+
+def test_a_store_that_takes_no_notes_keeps_no_container_from_starting(project: Project) -> None:
+    hook(project)
+    uses = project.store / "uses"
+    shutil.rmtree(uses)
+    uses.write_text("in the way")
+    project.wipe()
+    result = project.run("restore", "-v")
+    assert result.code == 0
+    assert " is not noted: " in result.err
+    project.wipe()
+    result = project.run("restore")
+    assert result.code == 0
+    assert "noted" not in result.err
 
 
 def test_a_miss_says_so_and_ends_with_three(project: Project) -> None:

@@ -40,4 +40,9 @@ def command(call: Invocation, force: bool) -> Outcome:
     stores = call.stores(settings)
     with call.display() as progress:
         done = publish_environment(settings, identity, stores, force=force, progress=progress)
-    return publication(done, identity.key, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    if any(each.report is not None for each in done):
+        from cachepod.environment.account import note_publish
+
+        call.mention(note_publish(done, stores, identity.key))
+    return publication(done, identity.key, seconds)

@@ -31,6 +31,7 @@ def command(call: Invocation, force: bool) -> Outcome:
     Exit code 3 is a miss, 4 a relative that `cachepod install` must top up; after both of them,
     and after any other failure, `cachepod install` makes the environment.
     """
+    from cachepod.environment.account import note_restore
     from cachepod.environment.identity import identify
     from cachepod.environment.restoration import restore_environment
 
@@ -41,4 +42,6 @@ def command(call: Invocation, force: bool) -> Outcome:
     stores = call.stores(settings)
     with call.display() as progress:
         result = restore_environment(settings, identity, stores, force=force, progress=progress)
-    return restoration(result, settings, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    call.mention(note_restore(result, stores, seconds))
+    return restoration(result, settings, seconds)

@@ -67,6 +67,7 @@ def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
 
 
 def _restore(call: Invocation, settings: Settings, identity: Identity) -> Outcome:
+    from cachepod.environment.account import note_restore
     from cachepod.environment.restoration import restore_environment
 
     def work(inner: Invocation) -> Outcome:
@@ -74,7 +75,9 @@ def _restore(call: Invocation, settings: Settings, identity: Identity) -> Outcom
         stores = inner.stores(settings)
         with inner.display() as progress:
             result = restore_environment(settings, identity, stores, progress=progress)
-        return restoration(result, settings, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        inner.mention(note_restore(result, stores, seconds))
+        return restoration(result, settings, seconds)
 
     return watched_stage(
         call,
@@ -97,6 +100,7 @@ def _install(call: Invocation, settings: Settings, identity: Identity) -> Outcom
 
 
 def _publish(call: Invocation, settings: Settings, identity: Identity) -> Outcome:
+    from cachepod.environment.account import note_publish
     from cachepod.environment.hook import publish_environment
 
     def work(inner: Invocation) -> Outcome:
@@ -105,7 +109,9 @@ def _publish(call: Invocation, settings: Settings, identity: Identity) -> Outcom
         stores = inner.stores(settings)
         with inner.display() as progress:
             done = publish_environment(settings, identity, stores, progress=progress)
-        return publication(done, identity.key, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        inner.mention(note_publish(done, stores, identity.key))
+        return publication(done, identity.key, seconds)
 
     return watched_stage(
         call,
