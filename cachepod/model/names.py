@@ -117,6 +117,11 @@ def pack_name(pack_id: str) -> str:
     return f"{PACKS}/{pack_id[:2]}/{pack_id}"
 
 
+def lease_name(name: str, number: int) -> str:
+    """Where the lease *number* of *name* lies; a key's build is leased under the key."""
+    return f"{LEASES}/{name}/{number}"
+
+
 def damaged_name(pack_id: str) -> str:
     """Where the mark lies that says *pack_id* was found damaged."""
     return f"{DAMAGED}/{pack_id}"

@@ -17,6 +17,7 @@ from cachepod.model.names import (
     is_family,
     is_object_name,
     is_pack_id,
+    lease_name,
     manifest_name,
     pack_name,
 )
@@ -32,6 +33,7 @@ def test_an_object_has_the_name_that_is_documented() -> None:
     assert manifest_name("model-1") == "manifests/named/model-1"
     assert pack_name(PACK) == f"packs/01/{PACK}"
     assert damaged_name(PACK) == f"damaged/{PACK}"
+    assert lease_name("model-1", 3) == "leases/model-1/3"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,7 @@ def test_every_object_that_comes_of_a_key_may_be_stored(key: str) -> None:
     # What a replacement and a removal call it on the way.
     assert is_object_name(f"incoming/{key}.{'0' * 16}")
     assert is_object_name(f"trash/{key}.{'0' * 16}")
+    assert is_object_name(lease_name(f"fill.{key}", 1))
 
 
 @given(key=st.one_of(likely, st.text(max_size=20), keys.map(lambda key: key + "x" * 168)))
