@@ -117,6 +117,18 @@ class CorruptObject(CachepodError):
         self.why = why
 
 
+class PinLost(CachepodError):
+    """The holder of a pin was taken for dead, and *pack*, which it relied on, is gone or going."""
+
+    def __init__(self, pack: str) -> None:
+        super().__init__(
+            f"the store could not be written to for so long that a prune took the pack {pack}, "
+            "which was relied on",
+            hint="run it again",
+        )
+        self.pack = pack
+
+
 class NotEnoughSpace(CachepodError):
     """*path* has *free* bytes, *needed* are wanted."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -105,6 +104,8 @@ class Packer:
     Args:
         level: Of zstd, 1 to 22.
 
+        new_id: Gives each pack its id; see :meth:`.pins.Pin.pack_id`.
+
         committed: Told the id and size of each pack that is about to be complete.
     """
 
@@ -113,10 +114,12 @@ class Packer:
         store: WriteStore,
         index: ChunkIndex,
         level: int,
+        new_id: Callable[[], str],
         committed: Callable[[str, int], None],
     ) -> None:
         self._store = store
         self._index = index
+        self._new_id = new_id
         self._committed = committed
         self._compressor = zstandard.ZstdCompressor(level=level, write_content_size=True)
         self._pack: _OpenPack | None = None
@@ -143,7 +146,7 @@ class Packer:
             self.finish()
             pack = None
         if pack is None:
-            identity = os.urandom(16).hex()
+            identity = self._new_id()
             pack = _OpenPack(identity, self._store.create(pack_name(identity)), len(PACK_HEAD))
             self._pack = pack
             pack.writer.write(PACK_HEAD)

@@ -12,46 +12,39 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
 import cachepod
-from cachepod.errors import CachepodError, CorruptObject, ObjectMissing, UsageProblem
+from cachepod.errors import PinLost, UsageProblem
 from cachepod.limits import cores
 from cachepod.model.fingerprint import Fingerprint
-from cachepod.model.layout import CHUNK_SIZE, MAX_MANIFEST_SIZE
-from cachepod.model.manifest import ChunkTable, Manifest
-from cachepod.model.names import (
-    INCOMING,
-    MANIFESTS,
-    check_tree_name,
-    family_of,
-    manifest_name,
-    pack_name,
-)
+from cachepod.model.layout import CHUNK_SIZE
+from cachepod.model.manifest import Manifest
+from cachepod.model.names import check_tree_name, manifest_name
 from cachepod.model.summary import Summary, TreeInfo
-from cachepod.model.tables import Kind, PackInfo
+from cachepod.model.tables import Kind
 from cachepod.snapshot.assemble import assemble
+from cachepod.snapshot.commit import commit, may_be_stored, withdraw
 from cachepod.snapshot.grouping import Grouping, group, small_runs
 from cachepod.snapshot.held import Held, read_held, write_held
-from cachepod.snapshot.packing import ChunkIndex, Packer, Place, damaged_packs, discard
+from cachepod.snapshot.packing import ChunkIndex, Packer, Place, discard
 from cachepod.snapshot.phases import Phases
+from cachepod.snapshot.pins import Pin, hold_pin
 from cachepod.snapshot.prior import Prior
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.reading import Piece, Reader, Task, file_tasks, run_task
+from cachepod.snapshot.relatives import known_chunks
 from cachepod.snapshot.scan import Scan, TreeSource, scan
 from cachepod.snapshot.stamp import ENVIRONMENT_TREE, Stamp, State, has_stamp, read_stamp
 from cachepod.snapshot.ticks import outlast
 from cachepod.snapshot.uses import creator_of, install_seconds
 from cachepod.snapshot.workers import run_workers
-from cachepod.stores.base import WriteStore, exists, put
+from cachepod.stores.base import WriteStore, exists
 
 __all__ = ["PublishReport", "TreeSource", "publish"]
-
-#: Relatives whose chunks are looked through; the newest ones, for they are the most alike.
-_RELATIVES = 16
 
 
 @dataclass(frozen=True)
@@ -116,12 +109,31 @@ def publish(
 
         SpaceExhausted, StoreUnreachable: As the store has it; what was written is deleted again
             as far as possible.
+
+        PinLost: The store or this machine stood still for so long that a prune has deleted what
+            was relied on; nothing was published.
     """
     if not force and exists(store, manifest_name(key)):
         return PublishReport("present")
     for tree in trees:
         _check_complete(tree, key)
-    progress = progress or NoProgress()
+    with hold_pin(store) as pin:
+        return _publish(
+            store, pin, key, fingerprint, trees, level, threads, force, progress or NoProgress()
+        )
+
+
+def _publish(
+    store: WriteStore,
+    pin: Pin,
+    key: str,
+    fingerprint: Fingerprint,
+    trees: Sequence[TreeSource],
+    level: int,
+    threads: int,
+    force: bool,
+    progress: Progress,
+) -> PublishReport:
     phases = Phases(progress)
     phases.begin("scan")
     found = scan(trees, progress)
@@ -131,11 +143,12 @@ def publish(
     grouping = group(found)
     found.entries = replace(found.entries, owner=grouping.owner)
     phases.begin("compare")
-    index = _index(store, key, trees)
+    made_from = [stamp.key for tree in trees if (stamp := read_stamp(tree.root)) is not None]
+    index = known_chunks(store, key, made_from, pin)
     held = [read_held(tree.root, tree.name) for tree in trees]
     took = _install_seconds(trees, held)
     priors = [Prior(found, each, row) for row, each in enumerate(held) if each is not None]
-    run = _Run(store, found, index, priors, level, progress)
+    run = _Run(store, pin, found, index, priors, level, progress)
     tasks = _plan(found, grouping)
     phases.begin(
         "store", files=sum(task.files for task in tasks), size=sum(task.size for task in tasks)
@@ -165,17 +178,20 @@ def publish(
             ),
         )
         data = manifest.encode()
-        won = _commit(store, key, data, force=force)
+        needed = {pack.id: pack.size for pack in manifest.packs}
+        pin.confirm(needed)
+        won = commit(store, key, data, force=force)
     except BaseException:
         # A commit may have been carried out although it failed: its answer is lost, then.
-        if not data or not _may_be_stored(store, key, data):
+        if not data or not may_be_stored(store, key, data):
             discard(store, run.packs)
         raise
-    won = won or _may_be_stored(store, key, data)
+    won = won or may_be_stored(store, key, data)
     if not won:
         # Nobody can have come to rely on these packs: only a manifest makes them known.
         discard(store, run.packs)
     else:
+        _confirm_again(store, pin, key, data, needed)
         _remember(trees, key, found, data)
     summary = manifest.summary
     return PublishReport(
@@ -218,44 +234,6 @@ def _install_seconds(trees: Sequence[TreeSource], held: Sequence[Held | None]) -
     return 0.0
 
 
-def _index(store: WriteStore, key: str, trees: Sequence[TreeSource]) -> ChunkIndex:
-    """Read the chunks that the family's newest snapshots have, and those of what the trees held."""
-    index = ChunkIndex()
-    without = damaged_packs(store)
-    names = [
-        info.name
-        for info in sorted(
-            store.list(f"{MANIFESTS}/{family_of(key)}"),
-            key=lambda info: info.modified,
-            reverse=True,
-        )
-    ]
-    held = [
-        manifest_name(stamp.key) for tree in trees if (stamp := read_stamp(tree.root)) is not None
-    ]
-    ordered = dict.fromkeys([name for name in held if name != manifest_name(key)] + names)
-    intact: dict[str, bool] = {}
-    for name in list(ordered)[:_RELATIVES]:
-        try:
-            table = ChunkTable.decode(store.read(name, limit=MAX_MANIFEST_SIZE), name=name)
-        except CachepodError:
-            # A snapshot that cannot be read is nobody's relative; restore and verify deal with it.
-            continue
-        for pack in table.packs:
-            if pack.id not in intact:
-                intact[pack.id] = _has(store, pack)
-        gone = frozenset(pack.id for pack in table.packs if not intact[pack.id])
-        index.learn(table, without | gone)
-    return index
-
-
-def _has(store: WriteStore, pack: PackInfo) -> bool:
-    try:
-        return store.size(pack_name(pack.id)) == pack.size
-    except (ObjectMissing, CorruptObject):
-        return False
-
-
 def _plan(found: Scan, grouping: Grouping) -> list[Task]:
     """What to read, in the order in which the manifest will list it."""
     tasks: list[Task] = []
@@ -276,6 +254,7 @@ class _Run:
     def __init__(
         self,
         store: WriteStore,
+        pin: Pin,
         found: Scan,
         index: ChunkIndex,
         priors: Sequence[Prior],
@@ -283,6 +262,7 @@ class _Run:
         progress: Progress,
     ) -> None:
         self._store = store
+        self._pin = pin
         self._scan = found
         self._index = index
         self._priors = priors
@@ -309,7 +289,9 @@ class _Run:
 
     @contextmanager
     def _worker(self) -> Iterator[Callable[[tuple[Task, list[Place]]], None]]:
-        packer = Packer(self._store, self._index, self._level, self.packs.__setitem__)
+        packer = Packer(
+            self._store, self._index, self._level, self._pin.pack_id, self.packs.__setitem__
+        )
         reader = Reader(self._scan)
         # Not closed by hand: the traceback of an error may still hold a slice of it.
         buffer = memoryview(mmap.mmap(-1, CHUNK_SIZE))
@@ -351,33 +333,15 @@ class _Run:
         return None
 
 
-def _commit(store: WriteStore, key: str, data: bytes, *, force: bool) -> bool:
-    """Write the manifest; this write is the sole commit point. False if another was first."""
-    name = manifest_name(key)
-    if not force:
-        return put(store, name, data)
-    # Moved over the old one, so that there is a snapshot of this key at every moment.
-    incoming = f"{INCOMING}/{key}.{os.urandom(8).hex()}"
+def _confirm_again(
+    store: WriteStore, pin: Pin, key: str, data: bytes, needed: Mapping[str, int]
+) -> None:
+    """Should the machine have slept between the last look and the commit, the manifest goes."""
     try:
-        put(store, incoming, data)
-        store.move(incoming, name)
-    except BaseException:
-        try:
-            store.delete(incoming)
-        except CachepodError:
-            pass
+        pin.confirm(needed)
+    except PinLost:
+        withdraw(store, key, data)
         raise
-    return True
-
-
-def _may_be_stored(store: WriteStore, key: str, data: bytes) -> bool:
-    """Whether *data* is the manifest of *key*; True also where that cannot be found out."""
-    try:
-        return store.read(manifest_name(key), limit=MAX_MANIFEST_SIZE) == data
-    except (ObjectMissing, CorruptObject):
-        return False
-    except CachepodError:
-        return True
 
 
 def _remember(trees: Sequence[TreeSource], key: str, found: Scan, data: bytes) -> None:

@@ -55,11 +55,11 @@ def nothing_by_chance() -> Iterator[None]:
     """Within, names, times and the host are the same every time."""
     numbers = iter(range(1, 1 << 16))
 
-    def digits(count: int) -> bytes:
-        return (b"%02d" % next(numbers) + bytes(range(16)))[:count]
+    def pack_id(pin: object) -> str:
+        return (b"%02d" % next(numbers) + bytes(range(14))).hex()
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("cachepod.snapshot.packing.os.urandom", digits))
+        stack.enter_context(mock.patch("cachepod.snapshot.pins.Pin.pack_id", pack_id))
         for name, value in (("time.time", CREATED), ("platform.node", "golden")):
             place = f"cachepod.snapshot.publish.{name}"
             stack.enter_context(mock.patch(place, lambda value=value: value))
