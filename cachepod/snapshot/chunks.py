@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import zstandard
@@ -91,3 +92,23 @@ class ChunkReader:
                 name, f"the chunk at {chunk.offset} is not the one that its id names"
             )
         return plain
+
+
+def extent_of(run: Sequence[ChunkAt]) -> int:
+    """Stored bytes from the first to the last chunk of *run*."""
+    return run[-1].offset + run[-1].stored - run[0].offset
+
+
+def adjacent(chunks: Sequence[ChunkAt]) -> Iterator[tuple[ChunkAt, ...]]:
+    """Chunks in order of offset, those together that can be read in one range."""
+    run: list[ChunkAt] = []
+    for chunk in chunks:
+        if run and (
+            chunk.offset != run[-1].offset + run[-1].stored
+            or chunk.offset + chunk.stored - run[0].offset > READ_SIZE
+        ):
+            yield tuple(run)
+            run = []
+        run.append(chunk)
+    if run:
+        yield tuple(run)

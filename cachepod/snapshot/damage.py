@@ -5,12 +5,35 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import dataclass
 
 from cachepod.errors import CorruptObject, NewerFormat, ObjectMissing
 from cachepod.model.layout import MAX_MANIFEST_SIZE
 from cachepod.model.manifest import Manifest
 from cachepod.model.names import TRASH, damaged_name, is_pack_id, manifest_name
 from cachepod.stores.base import WriteStore, put
+
+
+@dataclass(frozen=True)
+class Problem:
+    """
+    A damaged, missing or unreadable object.
+
+    Args:
+        name: Of the object.
+
+        why: In words; of several faults the first, and how many there are.
+
+        keys: Of the snapshots that cannot be restored because of it; none if the part that is
+            damaged is not needed for that.
+
+        unreachable: The store failed; whether the object is damaged is not known.
+    """
+
+    name: str
+    why: str
+    keys: tuple[str, ...]
+    unreachable: bool = False
 
 
 def set_aside(store: WriteStore, key: str, error: CorruptObject | ObjectMissing) -> None:

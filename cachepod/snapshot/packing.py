@@ -16,7 +16,7 @@ from cachepod.model.manifest import ChunkTable
 from cachepod.model.names import DAMAGED, pack_name
 from cachepod.model.pack import PACK_HEAD, StoredChunk, encode_table
 from cachepod.model.tables import Encoding
-from cachepod.stores.base import Writer, WriteStore
+from cachepod.stores.base import Store, Writer, WriteStore
 
 
 @dataclass
@@ -83,7 +83,7 @@ class ChunkIndex:
             return place, True
 
 
-def damaged_packs(store: WriteStore) -> frozenset[str]:
+def damaged_packs(store: Store) -> frozenset[str]:
     """Ids of the packs that a reader found damaged; nothing new may rely on them."""
     return frozenset(info.name.rpartition("/")[2] for info in store.list(DAMAGED))
 

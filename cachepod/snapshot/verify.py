@@ -15,37 +15,17 @@ from dataclasses import dataclass, field
 from cachepod.errors import CachepodError, CorruptObject, NewerFormat, StoreUnreachable
 from cachepod.limits import cores
 from cachepod.model.names import MANIFESTS, check_key, manifest_name, pack_name
-from cachepod.model.pack import PACK_HEAD, TAIL_SIZE, decode_table, encode_table, table_extent
 from cachepod.snapshot.catalog import load_manifest
-from cachepod.snapshot.chunks import ChunkAt, ChunkReader
+from cachepod.snapshot.chunks import ChunkAt, ChunkReader, adjacent, extent_of
+from cachepod.snapshot.damage import Problem
+from cachepod.snapshot.packtable import read_table
 from cachepod.snapshot.phases import Phases
-from cachepod.snapshot.plan import READ_SIZE
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.workers import run_workers
 from cachepod.stores.base import Store
 
 #: Stored bytes that one worker takes at a time; a pack is shared by several.
 _TASK_SIZE = 32 * 1024 * 1024
-_TABLE_LIMIT = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Problem:
-    """
-    A damaged, missing or unreadable object.
-
-    Args:
-        name: Of the object.
-
-        why: In words; of several faults the first, and how many there are.
-
-        keys: Of the snapshots that cannot be restored because of it; none if the part that is
-            damaged is not needed for that.
-    """
-
-    name: str
-    why: str
-    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -207,13 +187,13 @@ class _Run:
             whole = True
             reads: list[tuple[ChunkAt, ...]] = []
             size = 0
-            for read in _adjacent(sorted(described.chunks)):
-                if reads and size + _extent(read) > _TASK_SIZE:
+            for read in adjacent(sorted(described.chunks)):
+                if reads and size + extent_of(read) > _TASK_SIZE:
                     tasks.append(_Task(pack, tuple(reads), whole))
                     whole, reads, size = False, [], 0
                 reads.append(read)
-                size += _extent(read)
-                self.wanted += _extent(read)
+                size += extent_of(read)
+                self.wanted += extent_of(read)
             tasks.append(_Task(pack, tuple(reads), whole))
         return tasks
 
@@ -231,7 +211,7 @@ class _Run:
                 else:
                     keys = _union(self.packs[task.pack].chunks[chunk] for chunk in read)
                     self._hurt(pack_name(task.pack), keys)
-                self._progress.advance(0, _extent(read))
+                self._progress.advance(0, extent_of(read))
             if task.whole:
                 self._progress.advance(1, 0)
 
@@ -239,7 +219,7 @@ class _Run:
 
     def _check_chunks(self, reader: ChunkReader, pack: str, read: Sequence[ChunkAt]) -> bool:
         """False if there is no sense in reading more of this pack for now."""
-        begin, size = read[0].offset, _extent(read)
+        begin, size = read[0].offset, extent_of(read)
         stored: memoryview | None = None
         try:
             stored = reader.fetch(pack, begin, size)
@@ -286,21 +266,9 @@ class _Run:
             self._note(pack, error, 0)
 
     def _check_table(self, name: str, size: int, described: _Pack) -> None:
-        if size < len(PACK_HEAD) + TAIL_SIZE:
-            raise CorruptObject(name, "it is cut short")
-        if self._bytes(name, 0, len(PACK_HEAD)) != PACK_HEAD:
-            raise CorruptObject(name, "its beginning is not that of a pack")
-        extent = table_extent(self._bytes(name, size - TAIL_SIZE, TAIL_SIZE), name=name)
-        if extent > min(size, _TABLE_LIMIT):
-            raise CorruptObject(name, "its table is cut short")
-        table = self._bytes(name, size - extent, extent)
-        rows = decode_table(table, name=name)
-        if encode_table(rows) != table:
-            raise CorruptObject(name, "its table is damaged")
-        listed = {
-            ChunkAt(row.offset, row.stored, row.raw, row.encoding, row.id, row.check)
-            for row in rows
-        }
+        listed = set(
+            read_table(lambda offset, length: self._bytes(name, offset, length), name, size)
+        )
         if not listed.issuperset(described.chunks):
             raise CorruptObject(name, "its table lacks chunks that manifests name")
 
@@ -363,22 +331,3 @@ def _union(keys: Iterable[int]) -> int:
     for each in keys:
         total |= each
     return total
-
-
-def _extent(read: Sequence[ChunkAt]) -> int:
-    return read[-1].offset + read[-1].stored - read[0].offset
-
-
-def _adjacent(chunks: Sequence[ChunkAt]) -> Iterator[tuple[ChunkAt, ...]]:
-    """Chunks in order of offset, those together that can be read in one range."""
-    run: list[ChunkAt] = []
-    for chunk in chunks:
-        if run and (
-            chunk.offset != run[-1].offset + run[-1].stored
-            or chunk.offset + chunk.stored - run[0].offset > READ_SIZE
-        ):
-            yield tuple(run)
-            run = []
-        run.append(chunk)
-    if run:
-        yield tuple(run)
