@@ -68,12 +68,29 @@ class Beat:
         self._done: threading.Event | None = None
         self._count = 0
         self._renewed: float | None = None
+        self._lapsed = False
         self._touched = False
 
     @property
-    def fresh(self) -> bool:
-        """Whether the last write is so recent that nobody can have taken the holder for dead."""
-        return self._renewed is not None and self._clock() - self._renewed < FRESH
+    def unbroken(self) -> bool:
+        """
+        Whether there never were so long between two writes, nor since the last, that somebody can
+        have taken the holder for dead; since :meth:`mend` at least.
+        """
+        return (
+            self._renewed is not None and not self._lapsed and self._clock() - self._renewed < FRESH
+        )
+
+    def mend(self) -> None:
+        """
+        Write the object now, and count anew: what happened in the meantime is for the caller to
+        find out afterwards.
+
+        Raises:
+            SpaceExhausted, StoreUnreachable: As for :meth:`renew`.
+        """
+        self.renew()
+        self._lapsed = False
 
     def start(self, delay: float = 0.0) -> None:
         """
@@ -115,6 +132,8 @@ class Beat:
                 "pid": os.getpid(),
             }
             self._store.replace(self.name, json.dumps(document).encode())
+            if self._renewed is not None and begun - self._renewed >= FRESH:
+                self._lapsed = True
             self._renewed = begun
 
     def stop(self, *, leave: bool = False) -> None:

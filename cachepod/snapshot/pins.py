@@ -74,11 +74,6 @@ class Pin:
         """A new id for a pack that this pin protects."""
         return os.urandom(8).hex() + self.id
 
-    @property
-    def fresh(self) -> bool:
-        """Whether the pin was renewed so lately that no prune can have taken it for dead."""
-        return self._beat.fresh
-
     def renew(self) -> None:
         """Write the pin anew now; a thread does it every so often."""
         self._beat.renew()
@@ -86,10 +81,10 @@ class Pin:
     def confirm(self, packs: Mapping[str, int]) -> None:
         """
         Make sure that *packs* are still protected: to be called before they are relied on for
-        good, and again after. No request is made while the pin is fresh.
+        good, and again after. No request is made if the pin was renewed all the time.
 
-        Where it could not be renewed for long, or the machine slept, a prune may have taken this
-        holder for dead. Then the pin is written anew, and every pack looked at.
+        Where it could not be, or the machine slept, a prune may have taken this holder for dead.
+        Then the pin is written anew, and every pack looked at.
 
         Args:
             packs: Id and size in bytes of each.
@@ -99,9 +94,9 @@ class Pin:
 
             SpaceExhausted, StoreUnreachable, CorruptObject: As for :meth:`rely_on`.
         """
-        if self.fresh:
+        if self._beat.unbroken:
             return
-        self._beat.renew()
+        self._beat.mend()
         condemned = condemned_packs(self._store)
         for pack, size in packs.items():
             if pack in condemned or not has_pack(self._store, pack, size):

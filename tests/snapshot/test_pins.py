@@ -174,7 +174,18 @@ def test_a_pin_that_was_not_renewed_for_long_is_written_anew_and_its_packs_looke
         store.delete(f"{PINS}/{pin.id}")  # as a prune would that took it for dead
         pin.confirm({A: 5})
         assert read_pins(store)[0].protects(A)
-        assert pin.fresh
+        store.delete(pack_name(A))
+        pin.confirm({A: 5})  # not looked at again while the pin is renewed
+
+
+def test_a_renewal_does_not_hide_that_the_machine_slept_before_it() -> None:
+    clock, store = Clock(), MemoryStore()
+    with hold_pin(store, clock=clock, period=0) as pin:
+        pin.rely_on([A])
+        clock.now += FRESH
+        pin.renew()
+        with pytest.raises(PinLost):
+            pin.confirm({A: 5})
 
 
 @pytest.mark.parametrize("what", ["gone", "cut short", "condemned"])
