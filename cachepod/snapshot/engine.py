@@ -30,12 +30,12 @@ from cachepod.model.layout import CHUNK_SIZE
 from cachepod.model.manifest import Manifest
 from cachepod.model.names import pack_name
 from cachepod.model.tables import Encoding
+from cachepod.snapshot.fetch import Fetcher, Source
 from cachepod.snapshot.paths import LONGEST, reachable
-from cachepod.snapshot.plan import READ_SIZE, Job, Plan, Read
+from cachepod.snapshot.plan import READ_SIZE, Job, Part, Plan, Read
 from cachepod.snapshot.progress import Progress
 from cachepod.snapshot.scan import MODE_MASK
 from cachepod.snapshot.workers import run_workers
-from cachepod.stores.base import Store
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK = 4096
@@ -50,6 +50,8 @@ class Engine:
     Writes the files of one plan.
 
     Args:
+        source: Where the packs come from.
+
         wanted: One byte an entry; files marked 1 are written.
 
         directories: Row of each directory to the absolute path to write it at.
@@ -61,7 +63,7 @@ class Engine:
 
     def __init__(
         self,
-        store: Store,
+        source: Source,
         manifest: Manifest,
         plan: Plan,
         wanted: bytearray,
@@ -70,7 +72,7 @@ class Engine:
         direct: bool,
         progress: Progress,
     ) -> None:
-        self.store = store
+        self.source = source
         self.manifest = manifest
         self.plan = plan
         self.wanted = wanted
@@ -89,9 +91,14 @@ class Engine:
             if name.startswith(b"user."):
                 self.xattrs.setdefault(row, []).append((name, value))
 
-    def run(self, threads: int) -> None:
+    def run(self, threads: int, readers: int = 0) -> None:
         """
         Do every job of the plan; directories are there already.
+
+        Args:
+            threads: How many decode and write.
+
+            readers: How many more read ahead of them.
 
         Raises:
             CorruptObject, ObjectMissing, StoreUnreachable: As reading has it.
@@ -100,14 +107,20 @@ class Engine:
         """
         # Big files wait for the disk, small ones for the interpreter and the file system's
         # metadata: one worker at the small ones all the time fills the gaps of the others.
-        run_workers(
-            self.plan.jobs,
-            self._worker,
-            threads,
-            name="restore",
-            beside=self.plan.small_jobs,
-            prefer_beside=1,
-        )
+        jobs = len(self.plan.jobs) + len(self.plan.small_jobs)
+        workers = max(1, min(threads, jobs))
+        self.fetcher = Fetcher(self.source, self.packs, workers, readers if jobs else 0)
+        try:
+            run_workers(
+                self.plan.jobs,
+                self._worker,
+                workers,
+                name="restore",
+                beside=self.plan.small_jobs,
+                prefer_beside=1,
+            )
+        finally:
+            self.fetcher.close()
         for row in self.plan.empty:
             descriptor = self.open(row)
             size = self.manifest.entries.size[row]
@@ -127,6 +140,7 @@ class Engine:
             yield worker.handle
         finally:
             worker.close()
+            self.fetcher.leave()
 
     def path(self, row: int) -> bytes:
         """Where the file *row* is written."""
@@ -188,21 +202,17 @@ class Engine:
 
 
 class _Worker:
-    """One thread's buffers."""
+    """One thread's buffer."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._stored_memory = mmap.mmap(-1, READ_SIZE)
         self._plain_memory = mmap.mmap(-1, CHUNK_SIZE)
-        self.stored = memoryview(self._stored_memory)
         self.plain = memoryview(self._plain_memory)
         self.decompressor = zstandard.ZstdDecompressor()
 
     def close(self) -> None:
-        self.stored.release()
         self.plain.release()
         try:
-            self._stored_memory.close()
             self._plain_memory.close()
         except BufferError:
             pass  # a traceback still holds a view; the memory goes with it
@@ -215,28 +225,34 @@ class _Worker:
 
     def _small_files(self, job: Job) -> None:
         engine = self.engine
+        with engine.fetcher.stream(job.reads) as ranges:
+            for read, stored in ranges:
+                for part in read.parts:
+                    plain = self._decode(read, stored, part.chunk)
+                    files = self._files_of(part, plain)
+                    plain.release()
+                    engine.progress.advance(files, engine.manifest.chunks.raw[part.chunk])
+
+    def _files_of(self, part: Part, plain: memoryview) -> int:
+        """Write the wanted small files of one chunk; how many they are."""
+        engine = self.engine
         extents = engine.manifest.extents
         wanted, alone = engine.wanted, engine.plan.alone
-        for read in job.reads:
-            self._fetch(read)
-            for chunk, begin, end in read.parts:
-                plain = self._decode(read, chunk)
-                files = 0
-                for at in range(begin, end):
-                    row = extents.entry[at]
-                    if not wanted[row] or alone[row]:
-                        continue
-                    start = extents.start[at]
-                    descriptor = engine.open(row)
-                    try:
-                        _write(descriptor, plain[start : start + extents.length[at]])
-                    except OSError as error:
-                        os.close(descriptor)
-                        raise engine.writing(row, error) from error
-                    engine.close(descriptor, row)
-                    files += 1
-                plain.release()
-                engine.progress.advance(files, engine.manifest.chunks.raw[chunk])
+        files = 0
+        for at in range(part.begin, part.end):
+            row = extents.entry[at]
+            if not wanted[row] or alone[row]:
+                continue
+            start = extents.start[at]
+            descriptor = engine.open(row)
+            try:
+                _write(descriptor, plain[start : start + extents.length[at]])
+            except OSError as error:
+                os.close(descriptor)
+                raise engine.writing(row, error) from error
+            engine.close(descriptor, row)
+            files += 1
+        return files
 
     def _big_file(self, job: Job) -> None:
         engine, row = self.engine, job.row
@@ -247,18 +263,18 @@ class _Worker:
         file = _File(descriptor, direct and engine.direct)
         try:
             reached = 0
-            for read in job.reads:
-                self._fetch(read)
-                for chunk, begin, end in read.parts:
-                    plain = self._decode(read, chunk)
-                    for at in range(begin, end):
-                        start, length = extents.start[at], extents.length[at]
-                        offset = extents.offset[at]
-                        with plain[start : start + length] as data:
-                            file.write(data, offset, aligned=start % _BLOCK == 0)
-                        reached = max(reached, offset + length)
-                        engine.progress.advance(0, length)
-                    plain.release()
+            with engine.fetcher.stream(job.reads) as ranges:
+                for read, stored in ranges:
+                    for chunk, begin, end in read.parts:
+                        plain = self._decode(read, stored, chunk)
+                        for at in range(begin, end):
+                            start, length = extents.start[at], extents.length[at]
+                            offset = extents.offset[at]
+                            with plain[start : start + length] as data:
+                                file.write(data, offset, aligned=start % _BLOCK == 0)
+                            reached = max(reached, offset + length)
+                            engine.progress.advance(0, length)
+                        plain.release()
             if reached < size:
                 os.ftruncate(descriptor, size)
         except OSError as error:
@@ -270,30 +286,21 @@ class _Worker:
         engine.close(descriptor, row)
         engine.progress.advance(1, 0)
 
-    def _fetch(self, read: Read) -> None:
-        engine = self.engine
-        engine.store.read_range(engine.packs[read.pack], read.offset, self.stored[: read.size])
-
-    def _decode(self, read: Read, chunk: int) -> memoryview:
+    def _decode(self, read: Read, stored: memoryview, chunk: int) -> memoryview:
         """The plain bytes of *chunk*, from the range just read; checked before they are decoded."""
         chunks = self.engine.manifest.chunks
+        name = self.engine.packs[read.pack]
         at = chunks.offset[chunk] - read.offset
-        stored = self.stored[at : at + chunks.stored[chunk]]
-        if xxh3_128_digest(stored) != chunks.check(chunk):
-            # Once more: a wrong byte on the way is not a wrong byte in the store.
-            name = self.engine.packs[read.pack]
-            self.engine.store.read_range(name, chunks.offset[chunk], stored)
-            if xxh3_128_digest(stored) != chunks.check(chunk):
-                raise CorruptObject(
-                    name, f"the bytes at {chunks.offset[chunk]} do not match their checksum"
-                )
-        return decode_chunk(
-            self.decompressor,
-            stored,
-            Encoding(chunks.encoding[chunk]),
-            self.plain[: chunks.raw[chunk]],
-            self.engine.packs[read.pack],
-        )
+        with stored[at : at + chunks.stored[chunk]] as own:
+            if xxh3_128_digest(own) != chunks.check(chunk):
+                self.engine.source.read_again(name, chunks.offset[chunk], own, chunks.check(chunk))
+            return decode_chunk(
+                self.decompressor,
+                own,
+                Encoding(chunks.encoding[chunk]),
+                self.plain[: chunks.raw[chunk]],
+                name,
+            )
 
 
 def decode_chunk(

@@ -16,11 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cachepod.errors import (
-    CorruptObject,
     Miss,
     NotEnoughSpace,
     ObjectMissing,
-    UsageProblem,
     write_problem,
 )
 from cachepod.limits import cores, memory
@@ -29,26 +27,22 @@ from cachepod.model.layout import MAX_MANIFEST_SIZE
 from cachepod.model.manifest import Manifest
 from cachepod.model.names import manifest_name
 from cachepod.snapshot.engine import WORKER_MEMORY, Engine
+from cachepod.snapshot.fetch import Damage, Source
 from cachepod.snapshot.finish import finish, link_kept, set_directory, take_index
 from cachepod.snapshot.held import Held, holds, read_held, write_held
 from cachepod.snapshot.keep import Keep, find_kept
 from cachepod.snapshot.paths import reachable
 from cachepod.snapshot.phases import Phases
-from cachepod.snapshot.plan import Plan, make_plan
+from cachepod.snapshot.plan import READ_SIZE, Plan, make_plan
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.stamp import Stamp, State
 from cachepod.snapshot.swap import Workspace, clean_up, discard, swap, swap_back, workspace
+from cachepod.snapshot.targets import Target, check_apart, roots_of, rows_below
 from cachepod.snapshot.ticks import outlast
 from cachepod.snapshot.uses import install_seconds
 from cachepod.stores.base import Store
 
-
-@dataclass(frozen=True)
-class Target:
-    """Where the tree named *tree* goes."""
-
-    tree: str
-    root: Path
+__all__ = ["RestoreReport", "Target", "confirmed", "restore"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +66,8 @@ class RestoreReport:
         warnings: What a user should know.
 
         install_seconds: How long it once took to install this, 0 if not known.
+
+        damages: Packs that were damaged or missing in the store, and came from a backup.
     """
 
     outcome: str
@@ -82,6 +78,7 @@ class RestoreReport:
     phases: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     install_seconds: float = 0.0
+    damages: tuple[Damage, ...] = ()
 
 
 def confirmed(
@@ -114,6 +111,7 @@ def restore(
     key: str,
     targets: Sequence[Target],
     *,
+    backups: Sequence[Store] = (),
     expect: Fingerprint | None = None,
     partial: bool = False,
     latest: bool = False,
@@ -127,6 +125,9 @@ def restore(
     Make each of *targets* what the snapshot *key* says.
 
     Args:
+        backups: Stores that may have packs of the same snapshot, the nearest first: what is
+            damaged or missing in *store*, or what it does not hand out any more, comes from them.
+
         expect: The fingerprint that the snapshot must have been published under.
 
         partial: The snapshot is a relative's: mark the trees so that an install tops them up.
@@ -134,8 +135,8 @@ def restore(
         latest: Bring what the store has under *key* now, even if the targets hold what it had
             before. For a key that does not say what it stands for.
 
-        threads: Zero for two a core and four more, for some wait for the disk, and still more
-            for a store that rewards it.
+        threads: That decode and write; zero for two a core and four more, for some wait for the
+            disk. Where the store rewards it, others read ahead of them.
 
         direct: Write big files with O_DIRECT where the file system has it.
 
@@ -146,9 +147,9 @@ def restore(
     Raises:
         Miss: There is no such snapshot, or it is not what was asked for.
 
-        CorruptObject, ObjectMissing: The snapshot is damaged.
+        CorruptObject, ObjectMissing: The snapshot is damaged, and no backup has what is.
 
-        StoreUnreachable: The store failed.
+        StoreUnreachable: The store failed, and so did the backups.
 
         NotEnoughSpace, SpaceExhausted: Known before the first byte, and while writing.
 
@@ -159,7 +160,7 @@ def restore(
     """
     progress = progress or NoProgress()
     state = State.PARTIAL if partial else State.COMPLETE
-    _check_apart(targets)
+    check_apart(targets)
     if not force and not latest:
         report = confirmed(targets, key, state)
         if report is not None:
@@ -172,7 +173,7 @@ def restore(
     except ObjectMissing:
         raise Miss(key) from None
     manifest = Manifest.decode(data, name=name)
-    roots = _check(manifest, key, targets, expect)
+    roots = roots_of(manifest, key, targets, expect)
     with ExitStack() as stack:
         phases.begin("prepare")
         entered = {
@@ -185,44 +186,27 @@ def restore(
             report = confirmed(targets, key, state, manifest.digest)
             if report is not None:
                 return report
-        job = _Restore(store, manifest, data, targets, roots, spaces, state, phases)
+        job = _Restore(
+            Source(store, backups), manifest, data, targets, roots, spaces, state, phases
+        )
         if not force:
             job.keep_what_is_there()
         return job.run(
-            threads or _threads(store),
+            threads or _threads(),
             direct=direct,
             min_free=min_free,
             progress=progress,
         )
 
 
-def _check_apart(targets: Sequence[Target]) -> None:
-    places = [os.path.realpath(target.root) for target in targets]
-    for place in places:
-        if places.count(place) > 1 or any(other.startswith(place + "/") for other in places):
-            raise UsageProblem(f"{place} is the place of one tree, and not of another as well")
+def _threads() -> int:
+    """As many as keep cores and disk busy, but not so many as to fill the memory."""
+    return max(1, min(cores() * 2 + 4, memory() // 16 // WORKER_MEMORY))
 
 
-def _threads(store: Store) -> int:
-    """As many as keep cores, disk and store busy, but not so many as to fill the memory."""
-    wanted = cores() * 2 + 4 + store.parallel_reads
-    return max(1, min(wanted, memory() // 8 // WORKER_MEMORY))
-
-
-def _check(
-    manifest: Manifest, key: str, targets: Sequence[Target], expect: Fingerprint | None
-) -> list[int]:
-    """Row of the root of each target's tree."""
-    summary = manifest.summary
-    if summary.key != key:
-        raise CorruptObject(manifest_name(key), f"it says that it is {summary.key}")
-    if expect is not None and summary.fingerprint.digest != expect.digest:
-        raise Miss(key, "the snapshot of this key was made of other inputs")
-    rows = {tree.name: row for row, tree in enumerate(summary.trees)}
-    missing = [target.tree for target in targets if target.tree not in rows]
-    if missing:
-        raise Miss(key, f"the snapshot has no tree {', '.join(missing)}")
-    return [rows[target.tree] for target in targets]
+def _readers(source: Source) -> int:
+    """As many as keep the store busy, likewise."""
+    return min(source.parallel_reads, memory() // 16 // READ_SIZE)
 
 
 class _Restore:
@@ -230,7 +214,7 @@ class _Restore:
 
     def __init__(
         self,
-        store: Store,
+        source: Source,
         manifest: Manifest,
         data: bytes,
         targets: Sequence[Target],
@@ -239,7 +223,7 @@ class _Restore:
         state: State,
         phases: Phases,
     ) -> None:
-        self.store = store
+        self.source = source
         self.manifest = manifest
         self.data = data
         self.targets = targets
@@ -247,7 +231,7 @@ class _Restore:
         self.spaces = spaces
         self.state = state
         self.phases = phases
-        self.wanted = _rows_below(manifest, roots)
+        self.wanted = rows_below(manifest, roots)
         self.kept: list[Keep] = []
         self.warnings: list[str] = []
 
@@ -297,6 +281,7 @@ class _Restore:
             phases=self.phases.end(),
             warnings=tuple(self.warnings),
             install_seconds=install_seconds(summary),
+            damages=self.source.damages,
         )
 
     def _bring(
@@ -309,9 +294,9 @@ class _Restore:
         progress: Progress,
     ) -> Engine:
         engine = Engine(
-            self.store, self.manifest, plan, wanted, directories, direct=direct, progress=progress
+            self.source, self.manifest, plan, wanted, directories, direct=direct, progress=progress
         )
-        engine.run(threads)
+        engine.run(threads, _readers(self.source))
         return engine
 
     def _check_space(self, plan: Plan, min_free: float) -> None:
@@ -321,7 +306,7 @@ class _Restore:
         for places in devices.values():
             space = self.spaces[places[0]]
             if len(devices) > 1:
-                here = _rows_below(self.manifest, [self.roots[place] for place in places])
+                here = rows_below(self.manifest, [self.roots[place] for place in places])
                 plan = make_plan(self.manifest, bytearray(map(int.__and__, here, self.wanted)))
             info = os.statvfs(space.place)
             free = info.f_bavail * info.f_frsize
@@ -407,14 +392,3 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise write_problem(os.fsencode(path), error) from error
-
-
-def _rows_below(manifest: Manifest, roots: Sequence[int]) -> bytearray:
-    """One byte an entry, 1 if it belongs to one of the trees with *roots*."""
-    entries = manifest.entries
-    marks = bytearray(len(entries))
-    for root in roots:
-        marks[root] = 1
-    for row, parent in enumerate(entries.parent):
-        marks[row] = marks[parent]
-    return marks
