@@ -37,6 +37,7 @@ COMMANDS = {
     "show": ("show", "Show one snapshot: its trees, distributions and sizes."),
     "diff": ("diff", "Show what changed between two snapshots."),
     "verify": ("verify", "Read snapshots back and compare every digest."),
+    "copy": ("copy", "Replicate snapshots from one store to another."),
     "doctor": ("doctor", "Check the machine, the volume and the interpreter."),
 }
 

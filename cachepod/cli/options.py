@@ -63,6 +63,10 @@ class Invocation:
         """The configured stores, nearest first."""
         from cachepod.stores.url import open_store
 
+        if len(settings.store) > 1:
+            from cachepod.stores.places import check_apart
+
+            check_apart(settings.store)
         return [open_store(url) for url in settings.store]
 
     def display(self) -> Display:

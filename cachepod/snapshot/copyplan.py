@@ -255,9 +255,9 @@ def _read(source: Store, key: str, named: bool) -> tuple[Candidate | None, Chunk
         if named:
             raise
         return Candidate(key, outcome="skipped", why=error.why), None
-    except Miss:
+    except Miss as error:
         if named:
-            raise
+            raise Miss(key, hint=f"cachepod ls --store {source.url} lists its keys") from error
         return None, None  # it vanished since the listing
     except CorruptObject as error:
         return Candidate(key, outcome="damaged", why=error.why), None

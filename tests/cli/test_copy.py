@@ -1,0 +1,156 @@
+"""``cachepod copy``, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cachepod.stores.local import LocalStore
+from tests.support.cli import environment, wait_until
+from tests.support.mounts import tmpfs
+from tests.support.project import Project
+from tests.support.snapshots import fingerprint, publish_files
+
+KEY = "model-1"
+
+
+@pytest.fixture
+def project(project: Project) -> Project:
+    """A project with the snapshot of a tree in ``store``."""
+    files = {"weights": os.urandom(300_000), "readme": b"text"}
+    publish_files(LocalStore(project.store), fingerprint(), files, key=KEY, tree="model")
+    return project
+
+
+def objects(store: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in store.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_store_is_replicated_and_restored_from(project: Project) -> None:
+    done = project.run("copy", "store", "other")
+    assert done.code == 0, done.err
+    assert done.out == f"{KEY}: copied\n"
+    assert done.err.startswith(f"cachepod: copied 1 of 1 snapshot to {project.root}/other: ")
+    assert "B/s)" in done.err
+    assert objects(project.root / "other") == objects(project.store)
+    shutil.rmtree(project.store)
+    (project.root / "cachepod.toml").unlink()
+    words = ("--tree", "model=model", "--key", KEY, "--store", "other")
+    assert project.run("restore", *words).code == 0
+    assert (project.root / "model" / "readme").read_text() == "text"
+
+
+def test_a_second_copy_says_that_nothing_was_missing(project: Project) -> None:
+    project.run("copy", "store", "other")
+    again = project.run("copy", "store", "other")
+    assert again.code == 0
+    assert again.out == ""
+    assert "nothing was missing in" in again.err
+    document = project.run("copy", "store", "other", "--json").json
+    assert document["snapshots"][0]["outcome"] == "present"
+    assert (document["packs"], document["size"], document["exit_code"]) == (0, 0, 0)
+    assert document["there"] == sum(path.stat().st_size for path in project.packs())
+
+
+def test_an_empty_store_has_nothing_to_copy(project: Project) -> None:
+    done = project.run("copy", "empty", "other")
+    assert done.code == 0
+    assert "holds no snapshot" in done.err
+
+
+def test_a_dry_run_moves_nothing_and_says_what_a_copy_moves(project: Project) -> None:
+    planned = project.run("copy", "store", "other", "--dry-run", "--json").json
+    assert not (project.root / "other").exists()
+    done = project.run("copy", "store", "other", "--json").json
+    assert planned["packs"] == done["packs"] > 0
+    manifest = project.manifests()[0].stat().st_size
+    assert planned["size"] + manifest == done["size"]
+
+
+def test_an_unknown_key_is_a_miss(project: Project) -> None:
+    done = project.run("copy", "store", "other", "no-such-key")
+    assert done.code == 3
+    assert "no-such-key" in done.err
+    assert "cachepod ls" in done.err
+    assert not (project.root / "other").exists()
+    assert project.run("copy", "store", "other", "../../x").code == 2
+
+
+@pytest.mark.parametrize("other", ["store/", "file://{root}/store", "link", "./x/../store"])
+def test_a_store_is_not_copied_onto_itself(project: Project, other: str) -> None:
+    (project.root / "link").symlink_to("store")
+    before = objects(project.store)
+    done = project.run("copy", "store", other.format(root=project.root))
+    assert done.code == 2
+    assert "same store" in done.err or "given twice" in done.err
+    assert objects(project.store) == before
+
+
+def test_one_store_given_twice_is_refused_by_the_hook_as_well(project: Project) -> None:
+    (project.root / "link").symlink_to("store")
+    for command in ("restore", "publish", "ls", "verify"):
+        done = project.run(command, "--store", "store", "--store", "link")
+        assert done.code == 2, command
+        assert "are the same store" in done.err
+
+
+def test_damage_in_the_source_ends_with_six_and_is_not_copied(project: Project) -> None:
+    pack = project.packs()[0]
+    data = bytearray(pack.read_bytes())
+    data[500] ^= 1
+    pack.write_bytes(data)
+    done = project.run("copy", "store", "other")
+    assert done.code == 6
+    assert "damaged in the source" in done.out
+    assert pack.name in done.out
+    assert not list((project.root / "other").glob("manifests/*/*"))
+    assert project.run("copy", "store", "other", "--json").json["problems"][0]["keys"]
+
+
+@pytest.mark.root
+def test_a_full_destination_ends_with_seven_and_a_later_copy_goes_on(project: Project) -> None:
+    with tmpfs(project.root / "small", 200_000):
+        done = project.run("copy", "store", "small/other")
+        assert done.code == 7, done.err
+        left = objects(project.root / "small" / "other")
+        assert not [name for name in left if name.startswith(("packs", "manifests", "pins"))]
+    assert project.run("copy", "store", "small/other").code == 0
+
+
+def test_a_destination_that_cannot_be_written_ends_with_five(project: Project) -> None:
+    (project.root / "file").write_text("")
+    done = project.run("copy", "store", "file")
+    assert done.code == 5
+    assert "Traceback" not in done.err
+
+
+def test_a_copy_that_is_killed_goes_on_where_it_ended(project: Project) -> None:
+    slow = project.root / "slow.py"
+    slow.write_text(
+        "import sys, time\n"
+        "from cachepod.snapshot import copy as module\n"
+        "from cachepod.cli.main import main\n"
+        "def commit(self, place): time.sleep(600)\n"
+        "module._Copy._commit = commit\n"
+        "main(['copy', 'store', 'other'])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(slow)], cwd=project.root, env=environment(project.root)
+    )
+    other = project.root / "other"
+    wait_until(lambda: len(list(other.glob("packs/*/*"))) == len(project.packs()))
+    process.kill()
+    process.wait()
+    assert not list(other.glob("manifests/*/*"))
+    document = project.run("copy", "store", "other", "--json").json
+    assert document["packs"] == 0
+    assert document["snapshots"][0]["outcome"] == "copied"
