@@ -8,7 +8,7 @@ Names of objects in a store, and what may be a name.
       CACHEDIR.TAG                  tells backup programs to look away
       packs/ab/<pack id>            immutable; the id is 32 hex digits, drawn at random
       manifests/<family>/<key>      the write of it is the sole commit point of a publish
-      incoming/                     manifests on their way to replace one of the same key
+      incoming/                     what is on its way to replace an object of the same name
       damaged/<pack id>             a reader found this pack damaged: take no chunk from it
       leases/<key>/<n>              who builds the key; the highest n counts
       pins/<id>                     packs that a publish, a copy or a long restore relies on
