@@ -9,14 +9,19 @@ from pathlib import Path
 from cachepod.environment.diagnosis import Check, Severity, failed
 from cachepod.environment.doctor_places import OVERLAYS, ability, granularity, space
 from cachepod.environment.filesystem import existing, workshop
+from cachepod.environment.urls import masked
 from cachepod.errors import CachepodError, UsageProblem
+from cachepod.stores.base import Store
 from cachepod.stores.local import LocalStore
 from cachepod.stores.mounts import mount_of
-from cachepod.stores.url import directory_of
+from cachepod.stores.url import directory_of, is_s3, open_store
 
 
 def examine_store(url: str) -> Iterator[Check]:
     """One store: what it lies on, whether it can be read and written, what its volume can do."""
+    if is_s3(url):
+        yield from _examine_service(url)
+        return
     try:
         root = directory_of(url)
     except UsageProblem as error:
@@ -24,7 +29,7 @@ def examine_store(url: str) -> Iterator[Check]:
         return
     about = str(root)
     yield _place(about, root)
-    yield _format(about, root)
+    yield _format(about, LocalStore(root), "empty" if root.is_dir() else "it does not exist yet")
     directory = existing(root)
     if directory != root and os.path.lexists(root):
         return  # it is a file
@@ -46,6 +51,15 @@ def examine_store(url: str) -> Iterator[Check]:
             "snapshots can be restored from it, if it has any, but not published to it",
             Severity.PROBLEM,
         )
+
+
+def _examine_service(url: str) -> Iterator[Check]:
+    try:
+        store = open_store(url)
+    except UsageProblem as error:
+        yield failed(masked(url), "store", error)
+        return
+    yield _format(store.url, store, "empty")
 
 
 def _is_remote(path: Path) -> bool:
@@ -79,9 +93,9 @@ def _place(about: str, root: Path) -> Check:
     return Check(about, "file system", result, "a local disk: only this machine has the snapshots")
 
 
-def _format(about: str, root: Path) -> Check:
+def _format(about: str, store: Store, empty: str) -> Check:
     try:
-        has_manifests = next(iter(LocalStore(root).list("manifests")), None) is not None
+        has_manifests = next(iter(store.list("manifests")), None) is not None
     except CachepodError as error:
         return failed(about, "contents", error)
     if has_manifests:
@@ -89,7 +103,7 @@ def _format(about: str, root: Path) -> Check:
     return Check(
         about,
         "contents",
-        "empty" if root.is_dir() else "it does not exist yet",
+        empty,
         "the first publish fills it",
         Severity.NOTE,
     )

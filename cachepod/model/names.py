@@ -14,6 +14,7 @@ Names of objects in a store, and what may be a name.
       pins/<id>                     packs that a publish, a copy or a long restore relies on
       condemned/<id>                packs that a prune is about to delete: rely on none of them
       uses/<key>/...                when a key was asked for, and what came of it
+      probes/<16 hex digits>        what was found out about the S3 service that gives the store
       trash/                        what was set aside and is not yet deleted
 
 A key carries its family, so that finding a snapshot by its key needs no listing:
@@ -36,6 +37,7 @@ LEASES = "leases"
 PINS = "pins"
 CONDEMNED = "condemned"
 USES = "uses"
+PROBES = "probes"
 TRASH = "trash"
 NAMED_FAMILY = "named"
 #: In the root of a tree this name is cachepod's own; no snapshot has an entry there.

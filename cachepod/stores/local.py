@@ -20,7 +20,6 @@ may be ignored, chown refused, times cut to seconds and preallocation hang.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import stat
@@ -38,13 +37,20 @@ from cachepod.errors import (
 )
 from cachepod.model.names import FORMAT_OBJECT, STORE_FORMAT, is_component, is_object_name
 from cachepod.stores.base import Buffer, Leftover, ObjectInfo, PruneStore, Writer
+from cachepod.stores.founding import (
+    FORMAT_DOCUMENT,
+    FORMAT_LIMIT,
+    TAG,
+    TAG_NAME,
+    format_version,
+    unreadable_format,
+)
 from cachepod.stores.handles import Handles
 from cachepod.stores.localwriter import LocalWriter, sync_directory, temporary_name
 from cachepod.stores.mounts import mount_of
 
 _OPEN_PACKS = 64
 _REMOTE_PARALLEL_READS = 8
-_FORMAT_LIMIT = 64 * 1024
 _READ = os.O_RDONLY | os.O_CLOEXEC
 # Not through a symbolic link, and not waiting for the other end of a FIFO: what lies on a volume
 # is not trusted. Both flags mean nothing to a regular file.
@@ -66,11 +72,6 @@ _HINTS = {
     errno.ENOTCONN: "the file system's own process is gone: restart the container",
     errno.ENOTDIR: "give a directory as --store",
 }
-_TAG_NAME = "CACHEDIR.TAG"
-_TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
-# This directory holds snapshots of environments, made by cachepod.
-# What this file means: https://bford.info/cachedir/
-"""
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>.*)-(?P<pid>[0-9]+)-[0-9a-f]{16}", re.DOTALL)
 
 
@@ -306,33 +307,24 @@ class LocalStore(PruneStore):
             return
         path = f"{self._root}/{FORMAT_OBJECT}"
         try:
-            data = _read_file(path, FORMAT_OBJECT, _FORMAT_LIMIT)
+            data = _read_file(path, FORMAT_OBJECT, FORMAT_LIMIT)
         except ObjectMissing:
             return
         except CorruptObject as error:
-            raise self._unreadable_format() from error
+            raise unreadable_format(self._root, path) from error
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return
             raise self._unreachable(error, self._root) from error
-        version = _format_version(data)
+        version = format_version(data)
         if version is None:
-            raise self._unreadable_format()
+            raise unreadable_format(self._root, path)
         if version > STORE_FORMAT:
             raise NewerFormat(path, version, STORE_FORMAT)
         self._format_known = True
 
-    def _unreadable_format(self) -> StoreUnreachable:
-        return StoreUnreachable(
-            self._root,
-            f"its {FORMAT_OBJECT} does not say which format the store has",
-            hint=f"delete {self._root}/{FORMAT_OBJECT} if this is a store of cachepod's and the "
-            "next publish writes it anew, or give another --store",
-        )
-
     def _found_store(self) -> None:
-        document = json.dumps({"store": "cachepod", "format": STORE_FORMAT}) + "\n"
-        for name, data in ((_TAG_NAME, _TAG), (FORMAT_OBJECT, document.encode())):
+        for name, data in ((TAG_NAME, TAG), (FORMAT_OBJECT, FORMAT_DOCUMENT)):
             with self._open_writer(name, self._path(name)) as writer:
                 writer.write(data)
                 writer.commit()
@@ -429,12 +421,3 @@ def _read_file(path: str, name: str, limit: int) -> bytes:
     if done > limit:
         raise CorruptObject(name, f"it has more than the {limit} bytes that are allowed")
     return b"".join(parts)
-
-
-def _format_version(data: bytes) -> int | None:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    version = value.get("format") if isinstance(value, dict) else None
-    return version if type(version) is int and version >= 1 else None

@@ -11,8 +11,9 @@ from cachepod.errors import UsageProblem
 from cachepod.stores.base import PruneStore
 from cachepod.stores.local import LocalStore
 from cachepod.stores.mounts import mount_at, mounts
-from cachepod.stores.wrappers import Retrying
+from cachepod.stores.wrappers import Patience, Retrying
 
+_FORMS = "give a directory, file:///directory or s3://bucket/prefix"
 VOLUMES = ("/runpod-volume", "/workspace")
 
 
@@ -21,12 +22,27 @@ def open_store(url: str) -> PruneStore:
     The store that *url* names; nothing is read or written yet.
 
     Args:
-        url: A directory, absolute or from the working directory on, or ``file:///directory``.
+        url: A directory, absolute or from the working directory on, ``file:///directory``, or
+            ``s3://bucket/prefix``.
 
     Raises:
         UsageProblem: It names no store that this version knows.
     """
+    if is_s3(url):
+        # Here, for a store in a directory needs nothing of it.
+        from cachepod.stores.s3 import S3Store
+        from cachepod.stores.s3url import S3Location
+
+        location = S3Location.parse(url)
+        patience = Patience(attempts=location.retries + 1, delay=0.2, longest=5.0)
+        return Retrying(S3Store(location, patience), patience)
     return Retrying(LocalStore(directory_of(url)))
+
+
+def is_s3(url: str) -> bool:
+    """Whether *url* names a store in a S3 service."""
+    scheme, separator, _ = url.partition("://")
+    return bool(separator) and scheme.lower() == "s3"
 
 
 def directory_of(url: str) -> Path:
@@ -37,19 +53,14 @@ def directory_of(url: str) -> Path:
         UsageProblem: It names none.
     """
     if not url or "\0" in url:
-        raise UsageProblem(f"{url!r} is not a store", hint="give a directory or file:///directory")
+        raise UsageProblem(f"{url!r} is not a store", hint=_FORMS)
     scheme, separator, _ = url.partition("://")
     if not separator:
         return Path(os.path.abspath(os.path.expanduser(url)))
-    if scheme.lower() == "s3":
-        raise UsageProblem(
-            f"{url}: this version of cachepod keeps snapshots in directories, not in S3",
-            hint="give a directory on a mounted volume",
-        )
     if scheme.lower() != "file":
         raise UsageProblem(
             f"{url}: no kind of store is called {scheme}://",
-            hint="give a directory or file:///directory",
+            hint=_FORMS,
         )
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not parts.path:
@@ -59,7 +70,7 @@ def directory_of(url: str) -> Path:
         )
     directory = unquote(parts.path)
     if "\0" in directory:
-        raise UsageProblem(f"{url!r} is not a store", hint="give a directory or file:///directory")
+        raise UsageProblem(f"{url!r} is not a store", hint=_FORMS)
     return Path(os.path.abspath(directory))
 
 

@@ -132,7 +132,7 @@ class Retrying(PruneStore):
     @property
     def exclusive(self) -> bool:
         """As the store within has it."""
-        return self._store.exclusive
+        return self._patience.try_to(lambda: self._store.exclusive)
 
     def create(self, name: str) -> Writer:
         """As the protocol says."""

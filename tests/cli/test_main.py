@@ -16,7 +16,17 @@ from cachepod.cli.main import COMMANDS, cli
 from tests.support.cli import COMMAND, Result, cachepod, environment, on_terminal
 from tests.support.imports import imported_by
 
-HEAVY = {"boto3", "uv", "blake3", "zstandard", "tqdm", "xxhash", "filelock", "packaging"}
+HEAVY = {
+    "boto3",
+    "botocore",
+    "uv",
+    "blake3",
+    "zstandard",
+    "tqdm",
+    "xxhash",
+    "filelock",
+    "packaging",
+}
 ENGINE = {
     "cachepod.snapshot.engine",
     "cachepod.snapshot.publish",
