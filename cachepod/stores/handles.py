@@ -80,7 +80,7 @@ class Handles:
             handle.users -= 1
             done = handle.users == 0 and not handle.cached
         if done:
-            os.close(handle.descriptor)
+            _close([handle.descriptor])
 
     def forget(self, name: str) -> None:
         """Open *name* anew the next time: it was deleted, renamed, or its handle went stale."""
@@ -111,4 +111,7 @@ class Handles:
 
 def _close(descriptors: list[int]) -> None:
     for descriptor in descriptors:
-        os.close(descriptor)
+        try:
+            os.close(descriptor)
+        except OSError:
+            pass  # a FUSE daemon that has died; the descriptor is free, and nothing was written

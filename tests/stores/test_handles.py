@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -142,3 +143,25 @@ def test_many_reads_of_few_packs_open_each_once(tmp_path: Path) -> None:
             for name in ("packs/a", "packs/b"):
                 store.read_range(name, offset, memoryview(bytearray(100)))
     assert len(opened) == 2
+
+
+def test_a_file_that_fails_to_close_is_closed(tmp_path: Path) -> None:
+    """As on a FUSE mount whose daemon has died; only reads went through it, so nothing is lost."""
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    handles = Handles(1)
+
+    def opened() -> int:
+        return os.open(path, os.O_RDONLY)
+
+    with failing("close", errno.ENOTCONN, calls="A*"):
+        with handles.use("a", opened):
+            pass
+        with handles.use("b", opened):  # drops a
+            handles.forget("b")
+        with handles.use("c", opened):
+            pass
+        handles.forget("c")
+        with handles.use("d", opened):
+            pass
+        handles.close()
