@@ -84,6 +84,10 @@ class NewerFormat(Miss):
         self.version = version
 
 
+class Untrusted(Miss):
+    """Nobody who is trusted vouches for the snapshot; to a reader with a key it is a miss."""
+
+
 class StoreUnreachable(CachepodError):
     """The store *url* did not answer, or refused; *transient* if trying again may well help."""
 

@@ -185,7 +185,9 @@ def publication(done: Sequence[Publication], key: str, seconds: float) -> Outcom
     for each in done:
         entry: Document = {"store": each.store, "outcome": each.outcome}
         report = each.report
-        if report is None:
+        if each.outcome == "unsigned":
+            parts.append(f"not stored in {each.store}: there is no signing_key to sign it with")
+        elif report is None:
             parts.append(f"present in {each.store}")
         else:
             took = report.phases or {}
@@ -207,8 +209,9 @@ def publication(done: Sequence[Publication], key: str, seconds: float) -> Outcom
             else:
                 parts.append(f"another publisher was first in {each.store}")
         stored.append(entry)
+    outcomes = {each.outcome for each in done}
     document: Document = {
-        "outcome": "stored" if any(e.outcome == "stored" for e in done) else "present",
+        "outcome": next((o for o in ("stored", "unsigned") if o in outcomes), "present"),
         "key": key,
         "stores": stored,
         "seconds": round(seconds, 3),

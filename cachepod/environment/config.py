@@ -74,6 +74,8 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "wait": Key(read.number(0), "--wait"),
         "min_free": Key(read.number(0, 0.9, "write 0.1 for a tenth of the file system")),
         "compile": Key(read.yes_or_no),
+        "signing_key": Key(read.path),
+        "trusted_keys": Key(read.paths),
     }
 )
 
@@ -120,6 +122,8 @@ class Settings:
     wait: float = 0.0
     min_free: float = 0.10
     compile: bool = True
+    signing_key: Path | None = field(default=None, repr=False)
+    trusted_keys: tuple[Path, ...] = field(default=(), repr=False)
     sources: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = None
     notes: tuple[str, ...] = ()
@@ -128,6 +132,11 @@ class Settings:
     def wants_environment(self) -> bool:
         """Whether there is a Python environment to make; else there are trees alone."""
         return bool(self.requirements or self.packages or self.lock)
+
+    @property
+    def signed(self) -> bool:
+        """Whether only snapshots that a trusted key has signed are believed."""
+        return bool(self.signing_key or self.trusted_keys)
 
     def source(self, name: str) -> str:
         """Who gave the key *name*, as an error names it: ``cachepod.toml:3``, ``-r``."""
@@ -168,9 +177,23 @@ class Row:
 def rows(settings: Settings) -> list[Row]:
     """Every key, its value and its source, in the order of the reference."""
     return [
-        Row(name, _shown(getattr(settings, name)), settings.sources.get(name, DEFAULT))
+        Row(name, _shown(_known(name, settings)), settings.sources.get(name, DEFAULT))
         for name in KEYS
     ]
+
+
+#: Settings that name files of keys, where somebody may put a key itself by mistake.
+_KEY_FILES = frozenset({"signing_key", "trusted_keys"})
+
+
+def _known(name: str, settings: Settings) -> object:
+    """The value of the key *name*, without what could be a secret."""
+    value = getattr(settings, name)
+    if name not in _KEY_FILES or not value:
+        return value
+    paths = value if isinstance(value, tuple) else (value,)
+    shown = tuple(str(path) if os.path.lexists(path) else "*** (no such file)" for path in paths)
+    return shown if isinstance(value, tuple) else shown[0]
 
 
 def _shown(value: object) -> object:

@@ -33,13 +33,22 @@ if TYPE_CHECKING:
     from cachepod.environment.identity import Identity
     from cachepod.environment.install import InstallReport
     from cachepod.snapshot.publish import PublishReport
+    from cachepod.snapshot.signing import Keyring
 
 _LOCK_PATIENCE = 900.0  # seconds; longer than any install that is still alive
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What a publish did at one store; *report* is None where the snapshot was there already."""
+    """
+    What a publish did at one store.
+
+    Args:
+        outcome: ``stored``, ``present``, ``lost`` (another was first), or ``unsigned``: it is not
+            stored, for only signed snapshots are believed and there is no key to sign it with.
+
+        report: None where nothing was to be stored.
+    """
 
     store: str
     outcome: str
@@ -92,10 +101,17 @@ def publish_environment(
     failed: CachepodError | None = None
     name = manifest_name(identity.key)
     spoilt = _spoilt(settings, identity.key)
+    keyring: Keyring | None = None
+    if settings.signed and not _is_known(settings, identity.key):
+        from cachepod.environment.trust import keyring_of
+
+        keyring = keyring_of(settings, told)
     for store in stores:
         try:
             present = not force and exists(store, name)
             replace = force or (present and bool(spoilt) and _digest(store, name) == spoilt)
+            if present and not replace and keyring is not None:
+                replace = not _vouched(store, keyring, name)
         except CachepodError as error:
             failed = failed or error
             continue
@@ -105,18 +121,27 @@ def publish_environment(
             lacking.append((store, replace))
     if lacking:
         _check_publishable(settings, identity.key, force)
+        if settings.signed:
+            from cachepod.environment.trust import keyring_of
+
+            keyring = keyring or keyring_of(settings, told)
+            if keyring.own is None:  # it would be of no use to anybody who asks for signatures
+                done += [Publication(store.url, "unsigned") for store, _ in lacking]
+                lacking.clear()
     for store, replace in lacking:
         from cachepod.snapshot.publish import TreeSource, publish
+        from cachepod.snapshot.signing import Trusting
 
         try:
             report = publish(
-                store,
+                store if keyring is None else Trusting(store, keyring),
                 identity.key,
                 identity.fingerprint,
                 [TreeSource(tree, root) for tree, root in trees(settings).items()],
                 level=settings.level,
                 threads=settings.threads,
                 force=replace,
+                sign=None if keyring is None else keyring.sign,
                 progress=told,
             )
         except CachepodError as error:
@@ -140,6 +165,20 @@ def _spoilt(settings: Settings, key: str) -> str:
     if stamp is None or stamp.key != key or stamp.state is not State.INSTALLED:
         return ""
     return stamp.spoils
+
+
+def _is_known(settings: Settings, key: str) -> bool:
+    """Whether the trees hold the snapshot of *key*, so that a restore or publish has judged it."""
+    stamps = [read_stamp(root) for root in trees(settings).values()]
+    return all(
+        stamp is not None and stamp.state is State.COMPLETE and stamp.key == key for stamp in stamps
+    )
+
+
+def _vouched(store: WriteStore, keyring: Keyring, name: str) -> bool:
+    from cachepod.snapshot.signing import vouched
+
+    return vouched(store, keyring, name)
 
 
 def _digest(store: WriteStore, name: str) -> str:

@@ -131,6 +131,10 @@ def restore_environment(
     if report is not None:
         found = Restoration("confirmed", identity.key, source=identity.key, report=report)
         return _tried(settings, identity, found)
+    if settings.signed:
+        from cachepod.environment.trust import believed
+
+        stores = believed(stores, settings, told)
     search = _Search()
     brought = _from_stores(settings, identity, stores, search, force, told)
     if brought is None and settings.wait > 0 and search.damage is None:
@@ -305,7 +309,7 @@ def _from_relative(
     best: tuple[WriteStore, Relative] | None = None
     for store in search.answered:
         try:
-            relative = nearest(store, identity.fingerprint)
+            relative = nearest(store, identity.fingerprint, whole=settings.signed)
         except CachepodError as error:
             progress.note(sentence(error))
             continue

@@ -6,16 +6,17 @@ The object, everything little-endian::
     offset  size  what
     0       8     "cachepod"
     8       2     format version, 1
-    10      2     flags, zero
+    10      2     flags: 1 if it is signed, else 0
     12      4     bytes of the summary's frame          (a)
     16      4     bytes of the summary, decompressed
     20      4     zero
     24      8     XXH3-64 of the summary's frame
     32      8     bytes of the columns' frame           (b)
     40      8     bytes of the columns, decompressed
-    48      32    BLAKE3-256 of the other bytes: 0 to 47, then 80 to the end
+    48      32    BLAKE3-256 of bytes 0 to 47, of the summary's and of the columns' frame
     80      a     summary: one zstd frame, JSON in UTF-8
     80+a    b     columns: one zstd frame, see columns.py and the table in Manifest.encode
+    80+a+b  ...   if it is signed: the signature, see signature.py
 
 The summary stands first so that a listing can read it alone. The digest names the manifest.
 """
@@ -35,12 +36,14 @@ from xxhash import xxh3_64_intdigest
 from cachepod.errors import CorruptObject, NewerFormat
 from cachepod.model.columns import ByteStrings, ColumnReader, MalformedColumns, pack_columns
 from cachepod.model.layout import KIB, MAX_MANIFEST_SIZE, MAX_SUMMARY_SIZE
+from cachepod.model.signature import Signature, Signer
 from cachepod.model.summary import Summary
 from cachepod.model.tables import Chunks, Entries, Extents, PackInfo
 from cachepod.model.validate import find_chunk_problem, find_problem
 
 MANIFEST_FORMAT = 1
 MAGIC = b"cachepod"
+SIGNED = 1
 HEADER = struct.Struct("<8sHHIIIQQQ32s")
 _LEVEL = 3
 #: A block of a zstd frame takes 4 bytes at least and yields so many at most (RFC 8878, 3.1.1.2).
@@ -76,7 +79,12 @@ class ChunkTable:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A snapshot; *digest* is the BLAKE3-256 of its object in hex, empty before it was encoded."""
+    """
+    A snapshot.
+
+    *digest* is the BLAKE3-256 of its object in hex, empty before it was encoded; *signature* is
+    what stands behind it, and says nothing before somebody has checked it.
+    """
 
     summary: Summary
     entries: Entries
@@ -84,14 +92,15 @@ class Manifest:
     chunks: Chunks
     packs: tuple[PackInfo, ...]
     digest: str = field(default="", compare=False)
+    signature: Signature | None = field(default=None, compare=False)
 
     @property
     def parts(self) -> tuple[Summary, Entries, Extents, Chunks, tuple[PackInfo, ...]]:
         """All but the digest."""
         return self.summary, self.entries, self.extents, self.chunks, self.packs
 
-    def encode(self) -> bytes:
-        """The object to store."""
+    def encode(self, sign: Signer | None = None) -> bytes:
+        """The object to store, signed by *sign*."""
         entries, extents, chunks = self.entries, self.extents, self.chunks
         attributes = entries.xattrs
         columns = pack_columns(
@@ -136,7 +145,7 @@ class Manifest:
         fixed = HEADER.pack(
             MAGIC,
             MANIFEST_FORMAT,
-            0,
+            SIGNED if sign else 0,
             len(summary_frame),
             len(summary),
             0,
@@ -146,7 +155,8 @@ class Manifest:
             bytes(32),
         )[:-32]
         digest = blake3(fixed).update(summary_frame).update(columns_frame).digest()
-        return b"".join((fixed, digest, summary_frame, columns_frame))
+        trailer = sign(self.summary.key, digest).encode() if sign else b""
+        return b"".join((fixed, digest, summary_frame, columns_frame, trailer))
 
     @classmethod
     def decode(cls, data: bytes, *, name: str, believed: bool = False) -> Manifest:
@@ -182,6 +192,7 @@ class Manifest:
                 chunks=_read_chunks(reader),
                 packs=_read_packs(reader),
                 digest=head.digest.hex(),
+                signature=head.signature(data, name),
             )
         except MalformedColumns as error:
             raise CorruptObject(name, str(error)) from error
@@ -224,6 +235,7 @@ class _Head:
     columns_stored: int
     columns_plain: int
     digest: bytes
+    signed: bool
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> _Head:
@@ -232,9 +244,17 @@ class _Head:
         magic, version, flags, a, a_plain, _, a_check, b, b_plain, digest = HEADER.unpack_from(data)
         if magic != MAGIC or version < 1:
             raise CorruptObject(name, "it is not a manifest")
-        if version > MANIFEST_FORMAT or flags:
+        if version > MANIFEST_FORMAT or flags & ~SIGNED:
             raise NewerFormat(name, max(version, MANIFEST_FORMAT + 1), MANIFEST_FORMAT)
-        return cls(a, a_plain, a_check, b, b_plain, digest)
+        return cls(a, a_plain, a_check, b, b_plain, digest, bool(flags & SIGNED))
+
+    @property
+    def end(self) -> int:
+        """Where the columns' frame ends."""
+        return HEADER.size + self.summary_stored + self.columns_stored
+
+    def signature(self, data: bytes, name: str) -> Signature | None:
+        return Signature.decode(data[self.end :], name=name) if self.signed else None
 
     def summary(self, view: memoryview, name: str) -> Summary:
         frame = view[HEADER.size : HEADER.size + self.summary_stored]
@@ -247,15 +267,35 @@ class _Head:
             raise CorruptObject(name, f"its summary makes no sense: {error}") from error
 
 
-def _open(data: bytes, name: str) -> tuple[_Head, bytes]:
-    """The head and the decompressed columns of an object, after its digest was checked."""
+def digest_and_signature(data: bytes, *, name: str) -> tuple[bytes, Signature | None]:
+    """
+    The digest of an object, which was checked, and its signature, which was not.
+
+    Nothing is decompressed.
+
+    Raises:
+        NewerFormat, CorruptObject: As :meth:`Manifest.decode`.
+    """
+    head = _checked_head(data, name)
+    return head.digest, head.signature(data, name)
+
+
+def _checked_head(data: bytes, name: str) -> _Head:
+    """The head of an object whose length and digest are as it says."""
     head = _Head.parse(data, name)
     view = memoryview(data)
-    if len(data) != HEADER.size + head.summary_stored + head.columns_stored:
+    if len(data) < head.end or (len(data) > head.end and not head.signed):
         raise CorruptObject(name, "it is cut short or too long")
-    if blake3(view[:48]).update(view[HEADER.size :]).digest() != head.digest:
+    if blake3(view[:48]).update(view[HEADER.size : head.end]).digest() != head.digest:
         raise CorruptObject(name, "its digest does not match")
-    frame = view[HEADER.size + head.summary_stored :]
+    return head
+
+
+def _open(data: bytes, name: str) -> tuple[_Head, bytes]:
+    """The head and the decompressed columns of an object, after its digest was checked."""
+    head = _checked_head(data, name)
+    head.signature(data, name)
+    frame = memoryview(data)[HEADER.size + head.summary_stored : head.end]
     return head, _decompress(frame, head.columns_plain, MAX_MANIFEST_SIZE, name)
 
 

@@ -86,21 +86,31 @@ def summaries(
     return _summaries(store, found, on_error)
 
 
-def nearest(store: Store, fingerprint: Fingerprint) -> Relative | None:
+def nearest(store: Store, fingerprint: Fingerprint, *, whole: bool = False) -> Relative | None:
     """
     The snapshot of the same family with the fewest differing inputs; of several the newest.
 
     Only the newest few of the family are looked at. One that cannot be read is nobody's relative.
+
+    Args:
+        whole: Read its manifest whole before it is believed, as a store that checks signatures
+            asks for, and pass over one that cannot be.
     """
     found = _listed(store, f"{MANIFESTS}/{fingerprint.family}")
-    best: Relative | None = None
-    for candidate in _summaries(store, found[:_LOOKED_AT], None):
-        if candidate.key == fingerprint.key or candidate.fingerprint.family != fingerprint.family:
+    relatives = [
+        Relative(candidate, fingerprint.differences(candidate.fingerprint))
+        for candidate in _summaries(store, found[:_LOOKED_AT], None)
+        if candidate.key != fingerprint.key and candidate.fingerprint.family == fingerprint.family
+    ]
+    for relative in sorted(relatives, key=lambda relative: len(relative.differences)):
+        if not whole:
+            return relative
+        try:
+            believed = load_manifest(store, relative.summary.key).summary
+        except CachepodError:
             continue
-        differences = fingerprint.differences(candidate.fingerprint)
-        if best is None or len(differences) < len(best.differences):
-            best = Relative(candidate, differences)
-    return best
+        return Relative(believed, fingerprint.differences(believed.fingerprint))
+    return None
 
 
 def restorable(fingerprint: Fingerprint, relative: Relative) -> bool:

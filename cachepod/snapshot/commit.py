@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cachepod.errors import CachepodError, CorruptObject, ObjectMissing
+from cachepod.errors import CachepodError, CorruptObject, ObjectMissing, Untrusted
 from cachepod.model.layout import MAX_MANIFEST_SIZE
 from cachepod.model.names import INCOMING, TRASH, manifest_name
 from cachepod.stores.base import WriteStore, put
@@ -33,7 +33,7 @@ def may_be_stored(store: WriteStore, key: str, data: bytes) -> bool:
     """Whether *data* is the manifest of *key*; True also where that cannot be found out."""
     try:
         return store.read(manifest_name(key), limit=MAX_MANIFEST_SIZE) == data
-    except (ObjectMissing, CorruptObject):
+    except (ObjectMissing, CorruptObject, Untrusted):
         return False
     except CachepodError:
         return True

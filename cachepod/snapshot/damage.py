@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from cachepod.errors import CorruptObject, NewerFormat, ObjectMissing
+from cachepod.errors import CorruptObject, NewerFormat, ObjectMissing, Untrusted
 from cachepod.model.layout import MAX_MANIFEST_SIZE
 from cachepod.model.manifest import Manifest
 from cachepod.model.names import TRASH, damaged_name, is_pack_id, manifest_name
@@ -64,7 +64,7 @@ def _is_hurt(store: WriteStore, key: str, pack: str) -> bool:
     name = manifest_name(key)
     try:
         manifest = Manifest.decode(store.read(name, limit=MAX_MANIFEST_SIZE), name=name)
-    except (ObjectMissing, NewerFormat):
+    except (ObjectMissing, NewerFormat, Untrusted):
         return False
     except CorruptObject:
         return True

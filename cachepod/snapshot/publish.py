@@ -24,6 +24,7 @@ from cachepod.model.fingerprint import Fingerprint
 from cachepod.model.layout import CHUNK_SIZE
 from cachepod.model.manifest import Manifest
 from cachepod.model.names import check_tree_name, manifest_name
+from cachepod.model.signature import Signer
 from cachepod.model.summary import Summary, TreeInfo
 from cachepod.model.tables import Kind
 from cachepod.snapshot.assemble import assemble
@@ -90,6 +91,7 @@ def publish(
     level: int = 3,
     threads: int = 0,
     force: bool = False,
+    sign: Signer | None = None,
     progress: Progress | None = None,
 ) -> PublishReport:
     """
@@ -101,6 +103,8 @@ def publish(
         threads: Zero for one a core and one more, for some wait until a pack is durable.
 
         force: Store it even if there is a snapshot of this key, and put it in that one's place.
+
+        sign: Signs the manifest.
 
     Raises:
         TreeChanged, TreeUnreadable: Nothing was published.
@@ -119,7 +123,16 @@ def publish(
         _check_complete(tree, key)
     with hold_pin(store) as pin:
         return _publish(
-            store, pin, key, fingerprint, trees, level, threads, force, progress or NoProgress()
+            store,
+            pin,
+            key,
+            fingerprint,
+            trees,
+            level,
+            threads,
+            force,
+            sign,
+            progress or NoProgress(),
         )
 
 
@@ -132,6 +145,7 @@ def _publish(
     level: int,
     threads: int,
     force: bool,
+    sign: Signer | None,
     progress: Progress,
 ) -> PublishReport:
     phases = Phases(progress)
@@ -177,7 +191,7 @@ def _publish(
                 created=time.time(),
             ),
         )
-        data = manifest.encode()
+        data = manifest.encode(sign)
         needed = {pack.id: pack.size for pack in manifest.packs}
         pin.confirm(needed)
         won = commit(store, key, data, force=force)

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import zstandard
+from blake3 import blake3
 
 from cachepod.model.fingerprint import Fingerprint
 from cachepod.model.manifest import HEADER
 from cachepod.model.names import manifest_name, pack_name
 from cachepod.snapshot.publish import TreeSource, publish
+from cachepod.snapshot.signing import Keyring, Secret
 from cachepod.stores.memory import MemoryStore
 from tests.docs.markdown import ROOT, read_page
 from tests.support.manifests import sections_of
@@ -28,6 +30,7 @@ from tests.support.trees import Directory, File, Link, Same, Sparse, make
 
 DOCUMENT = ROOT / "docs" / "format.md"
 KEY = "example"
+SECRET = bytes(range(32))
 KINDS = ("directory", "file", "symlink", "hard link")
 FINGERPRINT = Fingerprint("named", {"key": KEY})
 HELLO = b"hello, world\n"
@@ -125,6 +128,23 @@ def manifest_fields(manifest: bytes) -> Iterator[Field]:
     yield Field(manifest[end:], "the columns' frame")
 
 
+def signed_example(manifest: bytes) -> bytes:
+    """The example's manifest as a publisher with the secret SECRET would have written it."""
+    head = manifest[:10] + b"\1\0" + manifest[12:48]
+    digest = blake3(head + manifest[80:]).digest()
+    key = Secret(SECRET)
+    trailer = Keyring(key, (key,)).sign(KEY, digest).encode()
+    return head + digest + manifest[80:] + trailer
+
+
+def signature_fields(trailer: bytes) -> Iterator[Field]:
+    """The parts of a signature."""
+    yield Field(trailer[:2], f"algorithm: {number(trailer[:2])}, HMAC-SHA256")
+    yield Field(trailer[2:4], f"n, bytes of the signature: {number(trailer[2:4])}")
+    yield Field(trailer[4:20], "id of the key")
+    yield Field(trailer[20:], "the signature")
+
+
 def columns_fields(block: bytes) -> Iterator[Field]:
     """The parts of the columns of the example."""
     at = 0
@@ -213,6 +233,7 @@ def write_example() -> None:
         ("objects", f"{name}\n{manifest_name(KEY)}"),
         ("pack", dump(pack_fields(pack))),
         ("manifest", dump(manifest_fields(manifest))),
+        ("signature", dump(signature_fields(signed_example(manifest)[len(manifest) :]))),
         ("summary", json.dumps(json.loads(summary), indent=2)),
         ("columns", dump(columns_fields(columns))),
     ):

@@ -8,6 +8,7 @@ It shows that the document says enough, and gets files out of a store when all e
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import struct
@@ -42,11 +43,31 @@ def manifest_path(store: Path, key: str) -> Path:
 
 def read_manifest(data: bytes) -> tuple[dict[str, Any], Columns]:
     """Summary and columns."""
-    magic, version, flags, first, _, _, _, _, _ = struct.unpack_from("<8sHHIIIQQQ", data)
-    assert (magic, version, flags) == (b"cachepod", 1, 0)
+    magic, version, flags, first, _, _, _, second, _ = struct.unpack_from("<8sHHIIIQQQ", data)
+    assert (magic, version) == (b"cachepod", 1)
+    assert flags in (0, 1)
     unpack = zstandard.ZstdDecompressor().decompress
     summary = json.loads(unpack(data[80 : 80 + first]).decode("utf-8", "surrogateescape"))
-    return summary, read_columns(unpack(data[80 + first :]))
+    return summary, read_columns(unpack(data[80 + first : 80 + first + second]))
+
+
+def is_signed_with(secret: bytes, data: bytes, key: str) -> bool:
+    """Whether a manifest, found under *key*, is signed with a secret of HMAC-SHA256."""
+    from blake3 import blake3
+
+    _, _, flags, first, _, _, _, second, _ = struct.unpack_from("<8sHHIIIQQQ", data)
+    end = 80 + first + second
+    digest = blake3(data[:48] + data[80:end]).digest()
+    if flags != 1 or digest != data[48:80] or len(data) < end + 20:
+        return False
+    algorithm, size, key_id = struct.unpack_from("<HH16s", data, end)
+    signed = b"cachepod-manifest-1\0" + data[end : end + 2] + key_id + digest + key.encode()
+    return (
+        algorithm == 1
+        and key_id == hmac.digest(secret, b"cachepod-key-id", "sha256")[:16]
+        and data[end + 20 :] == hmac.digest(secret, signed, "sha256")
+        and size == 32
+    )
 
 
 def read_columns(block: bytes) -> Columns:

@@ -21,8 +21,10 @@ from cachepod.model import layout
 from cachepod.model.manifest import MANIFEST_FORMAT, Manifest
 from cachepod.model.names import STORE_FORMAT, manifest_name, pack_name
 from cachepod.model.pack import PACK_FORMAT, decode_table
+from cachepod.model.signature import Algorithm, signed_bytes
 from cachepod.snapshot.damage import set_aside
 from cachepod.snapshot.restore import Target, restore
+from cachepod.snapshot.signing import Keyring, Secret
 from cachepod.snapshot.stamp import State
 from cachepod.stores.base import put
 from cachepod.stores.local import LocalStore
@@ -34,9 +36,11 @@ from tests.docs.example import (
     HELLO,
     KEY,
     LINE,
+    SECRET,
     TREE,
     examples,
     publish_example,
+    signed_example,
     take_apart,
     undump,
 )
@@ -212,6 +216,33 @@ def test_every_checksum_of_the_example_is_of_the_bytes_that_are_named() -> None:
         plain = stored if row.encoding == 0 else LINE * 4096
         assert blake3(plain).digest() == row.id
         assert len(plain) == row.raw
+
+
+def test_the_signed_example_is_good_to_cachepod_and_to_the_documented_reader() -> None:
+    trailer = undump(EXAMPLES["signature"])
+    head = MANIFEST[:10] + b"\1\0" + MANIFEST[12:48]
+    signed = head + blake3(head + MANIFEST[80:]).digest() + MANIFEST[80:] + trailer
+    assert signed == signed_example(MANIFEST)
+    Keyring(None, (Secret(SECRET),)).check(KEY, signed, name=MANIFEST_NAME)
+    assert reader.is_signed_with(SECRET, signed, KEY)
+    assert reader.read_manifest(signed) == reader.read_manifest(MANIFEST)
+    for secret, data, key in (
+        (bytes(32), signed, KEY),
+        (SECRET, signed, "other"),
+        (SECRET, MANIFEST, KEY),
+        (SECRET, signed[:-1], KEY),
+        (SECRET, signed[:100] + b"x" + signed[101:], KEY),
+    ):
+        assert not reader.is_signed_with(secret, data, key)
+
+
+def test_the_parts_of_a_signature_are_documented_with_their_sizes() -> None:
+    offsets = [row[0] for row in rows(section("Signature"))]
+    assert offsets == ["0", "2", "4", "20", "0", "20", "22", "38", "70"]
+    key_id, digest = b"i" * 16, b"d" * 32
+    data = signed_bytes(Algorithm.HMAC_SHA256, key_id, "k", digest)
+    assert data[:20] == b"cachepod-manifest-1\0"
+    assert (data[20:22], data[22:38], data[38:70], data[70:]) == (b"\1\0", key_id, digest, b"k")
 
 
 def test_the_fingerprint_of_the_example_has_the_digest_that_is_documented() -> None:

@@ -208,7 +208,7 @@ def test_what_is_not_known_is_passed_over() -> None:
     assert plain(found) == plain(small_manifest())
 
 
-@pytest.mark.parametrize("change", [{"version": MANIFEST_FORMAT + 1}, {"flags": 1}])
+@pytest.mark.parametrize("change", [{"version": MANIFEST_FORMAT + 1}, {"flags": 2}])
 def test_a_manifest_of_a_later_format_is_not_called_damaged(change: dict[str, int]) -> None:
     data = build(b"not json", b"no columns", **change)  # type: ignore[arg-type]
     parsers: list[Callable[..., object]]
