@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from cachepod.errors import CorruptObject, Miss, NewerFormat, ObjectMissing
+from cachepod.errors import CorruptObject, Miss, NewerFormat, ObjectMissing, Untrusted
 from cachepod.model.layout import MAX_MANIFEST_SIZE
 from cachepod.model.manifest import HEADER, ChunkTable, Manifest
 from cachepod.model.names import MANIFESTS, check_key, manifest_name, pack_name
@@ -251,7 +251,7 @@ def _listed(source: Store) -> Iterator[str]:
 def _read(source: Store, key: str, named: bool) -> tuple[Candidate | None, ChunkTable | None]:
     try:
         data, table = read_checked(source, key)
-    except NewerFormat as error:
+    except (NewerFormat, Untrusted) as error:
         if named:
             raise
         return Candidate(key, outcome="skipped", why=error.why), None
@@ -297,8 +297,8 @@ def compare(destination: Store, snapshot: Candidate, *, force: bool) -> str:
         read_checked(destination, snapshot.key)
     except NewerFormat:
         pass
+    except (CorruptObject, Untrusted):
+        return "replaced"
     except (ObjectMissing, Miss):
         return "copied"
-    except CorruptObject:
-        return "replaced"
     return "replaced" if force else "kept"

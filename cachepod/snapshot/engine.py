@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import zstandard
+from blake3 import blake3
 from xxhash import xxh3_128_digest
 
 from cachepod.errors import (
@@ -58,6 +59,9 @@ class Engine:
 
         direct: Use O_DIRECT where the file system has it.
 
+        check_ids: Compare the plain bytes of every chunk with its id, against who can forge the
+            checksum of its stored bytes.
+
     The inode and ctime of every file written are left in *inode* and *ctime*, as in an index.
     """
 
@@ -70,6 +74,7 @@ class Engine:
         directories: Mapping[int, bytes],
         *,
         direct: bool,
+        check_ids: bool = False,
         progress: Progress,
     ) -> None:
         self.source = source
@@ -78,6 +83,7 @@ class Engine:
         self.wanted = wanted
         self.directories = directories
         self.direct = direct
+        self.check_ids = check_ids
         self.progress = progress
         total = len(manifest.entries)
         self.inode: array[int] = array("Q", bytes(8 * total))
@@ -294,13 +300,16 @@ class _Worker:
         with stored[at : at + chunks.stored[chunk]] as own:
             if xxh3_128_digest(own) != chunks.check(chunk):
                 self.engine.source.read_again(name, chunks.offset[chunk], own, chunks.check(chunk))
-            return decode_chunk(
+            plain = decode_chunk(
                 self.decompressor,
                 own,
                 Encoding(chunks.encoding[chunk]),
                 self.plain[: chunks.raw[chunk]],
                 name,
             )
+        if self.engine.check_ids and blake3(plain).digest() != chunks.id(chunk):
+            raise CorruptObject(name, f"the chunk at {chunks.offset[chunk]} is not that of its id")
+        return plain
 
 
 def decode_chunk(

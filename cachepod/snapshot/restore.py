@@ -117,6 +117,7 @@ def restore(
     latest: bool = False,
     threads: int = 0,
     direct: bool = True,
+    check_ids: bool = False,
     force: bool = False,
     min_free: float = 0.10,
     progress: Progress | None = None,
@@ -139,6 +140,8 @@ def restore(
             disk. Where the store rewards it, others read ahead of them.
 
         direct: Write big files with O_DIRECT where the file system has it.
+
+        check_ids: Compare what every chunk holds with its id, as signatures ask for.
 
         force: Restore anew what is there, and replace directories that cachepod did not make.
 
@@ -187,7 +190,7 @@ def restore(
             if report is not None:
                 return report
         job = _Restore(
-            Source(store, backups), manifest, data, targets, roots, spaces, state, phases
+            Source(store, backups), manifest, data, targets, roots, spaces, state, phases, check_ids
         )
         if not force:
             job.keep_what_is_there()
@@ -222,6 +225,7 @@ class _Restore:
         spaces: Sequence[Workspace],
         state: State,
         phases: Phases,
+        check_ids: bool,
     ) -> None:
         self.source = source
         self.manifest = manifest
@@ -231,6 +235,7 @@ class _Restore:
         self.spaces = spaces
         self.state = state
         self.phases = phases
+        self.check_ids = check_ids
         self.wanted = rows_below(manifest, roots)
         self.kept: list[Keep] = []
         self.warnings: list[str] = []
@@ -294,7 +299,14 @@ class _Restore:
         progress: Progress,
     ) -> Engine:
         engine = Engine(
-            self.source, self.manifest, plan, wanted, directories, direct=direct, progress=progress
+            self.source,
+            self.manifest,
+            plan,
+            wanted,
+            directories,
+            direct=direct,
+            check_ids=self.check_ids,
+            progress=progress,
         )
         engine.run(threads, _readers(self.source))
         return engine

@@ -12,6 +12,7 @@ import pytest
 
 from cachepod.stores.local import LocalStore
 from tests.support.cli import environment, wait_until
+from tests.support.keys import secret_file
 from tests.support.mounts import tmpfs
 from tests.support.project import Project
 from tests.support.snapshots import fingerprint, publish_files
@@ -154,3 +155,40 @@ def test_a_copy_that_is_killed_goes_on_where_it_ended(project: Project) -> None:
     document = project.run("copy", "store", "other", "--json").json
     assert document["packs"] == 0
     assert document["snapshots"][0]["outcome"] == "copied"
+
+
+def test_with_a_key_only_what_is_signed_is_copied_and_it_stays_signed(project: Project) -> None:
+    signed = {"CACHEPOD_SIGNING_KEY": str(secret_file(project.root / "key"))}
+    (project.root / "cachepod.toml").unlink()
+    (project.root / "data").mkdir()
+    (project.root / "data" / "file").write_text("signed")
+    words = ("--tree", "data=data", "--key", "data-1")
+    assert project.run("publish", *words, "--store", "store", env=signed).code == 0
+    done = project.run("copy", "store", "other", env=signed)
+    assert done.code == 0, done.err
+    assert "data-1: copied\n" in done.out
+    assert f"{KEY}: not copied: the snapshot is not signed\n" in done.out
+    named = project.run("copy", "store", "other", KEY, env=signed)
+    assert named.code == 3
+    assert "the snapshot is not signed" in named.err
+    shutil.rmtree(project.root / "data")
+    assert project.run("restore", *words, "--store", "other", env=signed).code == 0
+    # Without a key, signed and unsigned ones are copied, byte for byte.
+    assert project.run("copy", "store", "third").code == 0
+    ours = objects(project.store)
+    theirs = objects(project.root / "third")
+    assert theirs == {name: data for name, data in ours.items() if not name.startswith("uses/")}
+
+
+def test_an_unsigned_snapshot_in_the_destination_gives_way_to_a_signed_one(
+    project: Project,
+) -> None:
+    signed = {"CACHEPOD_SIGNING_KEY": str(secret_file(project.root / "key"))}
+    project.run("copy", "store", "other")
+    (project.root / "cachepod.toml").unlink()
+    words = ("--tree", "model=model", "--key", KEY)
+    assert project.run("restore", *words, "--store", "store").code == 0
+    assert project.run("publish", *words, "--store", "store", "--force", env=signed).code == 0
+    assert "replaced" in project.run("copy", "store", "other", env=signed).out
+    shutil.rmtree(project.root / "model")
+    assert project.run("restore", *words, "--store", "other", env=signed).code == 0

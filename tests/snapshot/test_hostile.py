@@ -349,7 +349,7 @@ def test_a_manifest_of_another_key_is_refused(place: Place) -> None:
     place.refuses()
 
 
-@pytest.mark.parametrize("change", [{"version": 2}, {"version": 65535}, {"flags": 1}])
+@pytest.mark.parametrize("change", [{"version": 2}, {"version": 65535}, {"flags": 2}])
 def test_a_manifest_of_a_newer_format_is_a_miss(place: Place, change: dict[str, int]) -> None:
     parts = take_apart(place.store.read(manifest_name("good"), limit=1 << 30))
     replace_manifest(place.store, "good", build(*parts, **change))

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from cachepod.errors import CachepodError, CorruptObject, NewerFormat, Untrusted
 from cachepod.model.manifest import HEADER, Manifest
 from cachepod.model.names import manifest_name
 from cachepod.model.signature import Algorithm, Signature, signed_bytes
+from cachepod.model.tables import Encoding
 from cachepod.snapshot.catalog import nearest
 from cachepod.snapshot.commit import may_be_stored
 from cachepod.snapshot.damage import set_aside
@@ -23,7 +25,7 @@ from cachepod.snapshot.publish import TreeSource, publish
 from cachepod.snapshot.restore import Target, restore
 from cachepod.snapshot.signing import Keyring, Trusting, vouched
 from cachepod.stores.memory import MemoryStore
-from tests.support.hostile import replace_manifest
+from tests.support.hostile import ROOT, Chunk, Forgery, file, replace_manifest
 from tests.support.keys import (
     ed25519_ring,
     hmac_ring,
@@ -102,8 +104,6 @@ def test_a_manifest_whose_signature_was_stripped_is_refused(ring: Keyring) -> No
 
 
 def test_a_manifest_that_was_altered_with_its_digest_is_refused(ring: Keyring) -> None:
-    from dataclasses import replace
-
     good = SMALL.encode(ring.sign)
     other = replace(SMALL, summary=replace(SMALL.summary, created=1.0)).encode()
     end = (
@@ -317,6 +317,29 @@ def test_a_trusting_store_passes_everything_else_on(ring: Keyring) -> None:
         *("create", "write", "commit", "replace", "read", "read_range"),
         *("size", "list", "move", "delete"),
     }
+
+
+@pytest.mark.parametrize("encoding", [Encoding.RAW, Encoding.ZSTD])
+def test_a_chunk_whose_checksum_was_forged_is_told_by_its_id(
+    encoding: Encoding, tmp_path: Path
+) -> None:
+    """XXH3 is no defence against who can choose the bytes; here it simply fits the wrong ones."""
+    store = MemoryStore()
+    plain = b"the real thing" * 100
+    made = Forgery(
+        (ROOT, file(b"f", len(plain))), [Chunk(plain, [(1, 0, len(plain), 0)], encoding=encoding)]
+    )
+    manifest = made.store(store)
+    forged = replace(manifest, chunks=replace(manifest.chunks, ids=bytes(32)))
+    replace_manifest(store, "k", forged.encode())
+    target = [Target("data", tmp_path / "data")]
+    with pytest.raises(CorruptObject, match="is not that of its id"):
+        restore(store, "k", target, check_ids=True, min_free=0.0)
+    assert not (tmp_path / "data").exists()
+    restore(store, "k", target, min_free=0.0)  # without a key it is not looked at
+    replace_manifest(store, "k", manifest.encode())
+    restore(store, "k", target, check_ids=True, force=True, min_free=0.0)
+    assert (tmp_path / "data" / "f").read_bytes() == plain
 
 
 # Files of keys

@@ -53,6 +53,7 @@ def command(
     Only what is missing in DST is moved, and checked on the way, so a copy that was interrupted
     goes on where it ended. --timeout counts from the last moment at which something moved.
     """
+    from cachepod.environment.trust import believed
     from cachepod.stores.places import check_apart
     from cachepod.stores.url import open_store
 
@@ -60,9 +61,10 @@ def command(
     settings = call.settings()
     call.limit(settings.timeout, stall=True)
     check_apart([source, destination])
-    one, other = open_store(source), open_store(destination)
     chosen = list(keys) or None
     with call.display() as progress:
+        # What is not signed is worth nothing in the other place either, where a key is configured.
+        one, other = believed([open_store(source), open_store(destination)], settings, progress)
         if dry_run:
             from cachepod.snapshot.copyplan import plan_copy
 
