@@ -1,8 +1,8 @@
 """
 Figures in the text format of Prometheus, for node_exporter's textfile collector.
 
-The format is three kinds of lines (https://prometheus.io/docs/instrumenting/exposition_formats/):
-so it is written here, and the tests read it with Prometheus's own parser.
+The format is three kinds of lines ("Exposition formats" in its documentation), so it is written
+here, and the tests read it with Prometheus's own parser.
 """
 
 from __future__ import annotations
