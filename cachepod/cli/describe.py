@@ -44,6 +44,11 @@ def restoration(result: Restoration, settings: Settings, seconds: float) -> Outc
     if result.source:
         document["source"] = result.source
         document["store"] = result.store
+    if result.lease:
+        document["lease"] = result.lease
+        document["waited"] = round(result.waited, 3)
+        if result.built_by:
+            document["built_by"] = result.built_by
     if result.nearest is not None:
         document["nearest"] = _relative(result.nearest)
     report = result.report
@@ -71,6 +76,9 @@ def restoration(result: Restoration, settings: Settings, seconds: float) -> Outc
         )
     else:
         summary = f"{result.outcome}: {result.key} in {duration(seconds)}"
+    if result.lease == "awaited":
+        builder = printable(result.built_by) or "another container"
+        summary += f"; waited {duration(result.waited)} for {builder}"
     outcome = Outcome(document=document, summary=summary, exit_code=result.exit_code)
     if result.problem is None:
         return outcome
@@ -79,6 +87,8 @@ def restoration(result: Restoration, settings: Settings, seconds: float) -> Outc
     error = told.error
     if result.outcome == "partial":
         error = f"{error}; the nearest snapshot was restored, cachepod install tops it up"
+    if result.remark:
+        error = f"{error}; {printable(result.remark)}"
     return Outcome(
         document=document,
         summary=summary,

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,16 +31,18 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+_ANSWERS = 15.0  # seconds for one look at the stores while a builder is waited for
 DEFAULT_TIMEOUT = 180.0  # until the configuration is read, which may lie on the volume too
 
 
-@dataclass(frozen=True)
+@dataclass
 class Invocation:
-    """One call of a command."""
+    """One call of a command; *waited* are the seconds that do not count against its deadline."""
 
     console: Console
     flags: Mapping[str, object]
     link: Link | None = None
+    waited: float = 0.0
 
     def settings(self) -> Settings:
         """The effective configuration; see :func:`cachepod.environment.config.load_settings`."""
@@ -77,6 +81,24 @@ class Invocation:
         """Set the deadline of a watched command; see :meth:`.watchdog.Link.limit`."""
         if self.link is not None:
             self.link.limit(seconds, stall=stall)
+
+    @contextmanager
+    def waiting(self, timeout: float) -> Iterator[None]:
+        """
+        What is done meanwhile may take long, as long as the store answers.
+
+        Afterwards the deadline of *timeout* seconds goes on from where it was.
+        """
+        if not timeout:
+            yield
+            return
+        started = time.monotonic()
+        self.limit(max(timeout, _ANSWERS), stall=True)
+        try:
+            yield
+        finally:
+            self.waited += time.monotonic() - started
+            self.limit(timeout + self.waited)
 
     def moved(self) -> None:
         """Tell the watchdog that the work goes on."""

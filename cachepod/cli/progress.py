@@ -23,6 +23,8 @@ _BAR = (
     "[{elapsed}<{remaining}]"
 )
 _COUNTER = "{desc}: {n_fmt}{postfix} [{elapsed}]"
+_NOTHING_YET = "{desc}: [{elapsed}]"
+_STATUS = "{desc}"
 
 
 class _Face(Protocol):
@@ -48,6 +50,7 @@ class _State:
         self.size_total = size
         self.files = 0
         self.size = 0
+        self.text = ""
         self.started = time.monotonic()
 
     @property
@@ -104,6 +107,14 @@ class Display:
             if self._state is not None:
                 self._state.files += files
                 self._state.size += size
+        if self._beat:
+            self._beat()
+
+    def status(self, text: str) -> None:
+        """Show *text* as long as the phase lasts, or until the next one."""
+        with self._counting:
+            if self._state is not None:
+                self._state.text = text
         if self._beat:
             self._beat()
 
@@ -165,6 +176,9 @@ class _Lines:
         """A short phase needs no line."""
 
     def draw(self, state: _State) -> None:
+        if state.text:
+            self.print(f"cachepod: {printable(state.text)}")
+            return
         done = []
         if state.size_total or state.size:
             done.append(_of(state.size, state.size_total, human_bytes))
@@ -212,13 +226,18 @@ class _Bar:
             ncols=_columns(),
             nrows=20,  # one bar needs two; a terminal may say it has none
             mininterval=0,
-            bar_format=_BAR if known else _COUNTER,
+            bar_format=_BAR if known else _NOTHING_YET,
         )
 
     def draw(self, state: _State) -> None:
         bar = self._bar
         if bar is None:
             return
+        if state.text:
+            bar.bar_format = _STATUS
+            bar.set_description_str(printable(state.text), refresh=False)
+        elif bar.bar_format == _NOTHING_YET and (state.size or state.files):
+            bar.bar_format = _COUNTER
         by_files = not state.size_total and state.files_total > 0
         bar.n = state.files if by_files else state.size
         if not by_files and (state.files or state.files_total):

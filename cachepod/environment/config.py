@@ -119,7 +119,7 @@ class Settings:
     threads: int = 0
     direct: bool = True
     timeout: float = 180.0
-    wait: float = 0.0
+    wait: float = 240.0
     min_free: float = 0.10
     compile: bool = True
     signing_key: Path | None = field(default=None, repr=False)

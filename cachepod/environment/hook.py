@@ -8,25 +8,26 @@ the engine is imported by the functions that need it.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cachepod.environment.building import installing, publishing
+from cachepod.environment.private import private_file
 from cachepod.errors import (
     CachepodError,
+    CorruptObject,
+    ObjectMissing,
     TreeUnreadable,
     UsageProblem,
 )
 from cachepod.model.names import manifest_name
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.stamp import ENVIRONMENT_TREE, State, read_stamp
-from cachepod.stores.base import WriteStore, exists
+from cachepod.stores.base import Store, WriteStore, exists
 
 if TYPE_CHECKING:
     from cachepod.environment.config import Settings
@@ -77,6 +78,8 @@ def publish_environment(
     """
     Store the trees under the key, in every store that lacks it.
 
+    The lease that a restore has taken is renewed meanwhile and released at the end.
+
     Args:
         settings: The configuration.
 
@@ -95,7 +98,17 @@ def publish_environment(
 
         CachepodError: What the first store that failed said; the others were still tried.
     """
-    told = progress or NoProgress()
+    with publishing(settings, identity.key, stores):
+        return _publish(settings, identity, stores, force, progress or NoProgress())
+
+
+def _publish(
+    settings: Settings,
+    identity: Identity,
+    stores: Sequence[WriteStore],
+    force: bool,
+    told: Progress,
+) -> list[Publication]:
     done: list[Publication] = []
     lacking: list[tuple[WriteStore, bool]] = []
     failed: CachepodError | None = None
@@ -109,7 +122,8 @@ def publish_environment(
     for store in stores:
         try:
             present = not force and exists(store, name)
-            replace = force or (present and bool(spoilt) and _digest(store, name) == spoilt)
+            is_spoilt = present and bool(spoilt) and stored_digest(store, identity.key) == spoilt
+            replace = force or is_spoilt
             if present and not replace and keyring is not None:
                 replace = not _vouched(store, keyring, name)
         except CachepodError as error:
@@ -181,12 +195,23 @@ def _vouched(store: WriteStore, keyring: Keyring, name: str) -> bool:
     return vouched(store, keyring, name)
 
 
-def _digest(store: WriteStore, name: str) -> str:
+def stored_digest(store: Store, key: str) -> str:
+    """
+    Digest of the snapshot of *key*, as its header has it; empty where there is none.
+
+    Raises:
+        StoreUnreachable, NewerFormat: The store cannot be asked.
+    """
     from cachepod.model.manifest import HEADER, Manifest
 
     head = bytearray(HEADER.size)
-    with memoryview(head) as view:
-        store.read_range(name, 0, view)
+    try:
+        with memoryview(head) as view:
+            store.read_range(manifest_name(key), 0, view)
+    except ObjectMissing:
+        return ""
+    except CorruptObject:
+        return "damaged"
     return Manifest.digest_of(bytes(head))
 
 
@@ -232,7 +257,8 @@ def install_environment(
     """
     Install what the configuration asks for; None where it asks for no environment.
 
-    Two hooks that start for one prefix take turns, and the second finds the work done.
+    Two hooks that start for one prefix take turns, and the second finds the work done. The lease
+    that a restore has taken is renewed meanwhile, so that other containers wait.
 
     Raises:
         ForeignDirectory: The prefix holds what cachepod did not make.
@@ -246,7 +272,7 @@ def install_environment(
     from cachepod.environment.install import install
 
     told = progress or NoProgress()
-    with _turn(settings.prefix, told):
+    with installing(settings, identity.key), _turn(settings.prefix, told):
         return install(settings, identity, force=force, progress=told)
 
 
@@ -261,7 +287,7 @@ def _turn(prefix: Path, progress: Progress) -> Iterator[None]:
 
     with ExitStack() as stack:
         try:
-            lock = FileLock(_lock_file(prefix))
+            lock = FileLock(private_file("install", [prefix], ".lock"))
             try:
                 stack.enter_context(lock.acquire(timeout=0))
             except Timeout:
@@ -272,27 +298,6 @@ def _turn(prefix: Path, progress: Progress) -> Iterator[None]:
         except OSError as error:
             progress.note(f"another install in {prefix} would not be noticed: {error}")
         yield
-
-
-def _lock_file(prefix: Path) -> Path:
-    """
-    A file that stands for *prefix*, in a directory of this user's own.
-
-    Not beside the prefix, where it would stay in the user's project, and not in the shared
-    temporary directory itself, where somebody else could have put a link in its place.
-
-    Raises:
-        OSError: There can be no such directory.
-    """
-    import tempfile
-
-    directory = Path(tempfile.gettempdir(), f"cachepod-{os.getuid()}")
-    directory.mkdir(mode=0o700, exist_ok=True)
-    info = directory.lstat()
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o022:
-        raise PermissionError(errno.EPERM, "somebody else may write there", str(directory))
-    name = hashlib.sha256(os.fsencode(os.path.realpath(prefix))).hexdigest()[:16]
-    return directory / f"install-{name}.lock"
 
 
 def environment_of(prefix: Path, environ: Mapping[str, str]) -> dict[str, str]:

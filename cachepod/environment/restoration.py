@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cachepod.environment.hook import sentence, trees
+from cachepod.environment.building import kept
+from cachepod.environment.hook import sentence, stored_digest, trees
+from cachepod.environment.waiting import Pause, Wait, build_or_await
 from cachepod.errors import (
     EXIT_DAMAGED,
     EXIT_DONE,
@@ -25,11 +28,11 @@ from cachepod.errors import (
     Miss,
     ObjectMissing,
     StoreUnreachable,
+    Untrusted,
 )
-from cachepod.model.names import manifest_name
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.stamp import ENVIRONMENT_TREE, Stamp, State, read_stamp, write_stamp
-from cachepod.stores.base import WriteStore, exists
+from cachepod.stores.base import WriteStore
 
 if TYPE_CHECKING:
     from cachepod.environment.config import Settings
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from cachepod.snapshot.catalog import Relative
     from cachepod.snapshot.restore import RestoreReport
 
-_POLL = (0.5, 5.0)  # seconds between two looks for a snapshot that is waited for
+_LOOKS = 4  # restores that are tried, each after another container has published
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,13 @@ class Restoration:
         checked: Seconds that trying the interpreter and the imports took.
 
         waited: Seconds spent waiting for another container to publish the key.
+
+        lease: Who builds after a miss: ``taken`` or ``taken over``: this container; ``awaited``:
+            another did; ``none``: this one, without the others knowing. Empty after a plain hit.
+
+        built_by: The other container, as a person calls it.
+
+        remark: What a reader of a miss should know of it, as a clause.
     """
 
     outcome: str
@@ -79,17 +89,36 @@ class Restoration:
     problem: CachepodError | None = None
     checked: float = 0.0
     waited: float = 0.0
+    lease: str = ""
+    built_by: str = ""
+    remark: str = ""
 
 
 @dataclass
 class _Search:
-    """What asking the stores has shown so far."""
+    """
+    What asking the stores has shown so far.
+
+    Args:
+        answered: Stores that were asked and answered.
+
+        lacking: Those of them to which a publish from here would bring a good snapshot.
+
+        useless: URL of a store and digest of a snapshot in it that is not to be restored again.
+
+        spoilt: The end of the restore if nothing better comes: what was brought does not work.
+
+        builds: Whether this container can publish what it installs.
+    """
 
     answered: list[WriteStore] = field(default_factory=list)
+    lacking: list[WriteStore] = field(default_factory=list)
+    useless: set[tuple[str, str]] = field(default_factory=set)
     unreachable: StoreUnreachable | None = None
     damage: CorruptObject | ObjectMissing | None = None
     miss: Miss | None = None
-    waited: float = 0.0
+    spoilt: Restoration | None = None
+    builds: bool = True
 
 
 def restore_environment(
@@ -99,9 +128,12 @@ def restore_environment(
     *,
     force: bool = False,
     progress: Progress | None = None,
+    pause: Pause = nullcontext,
 ) -> Restoration:
     """
     Bring the trees back from the nearest store that has them.
+
+    On a miss one container builds, which is noted for the install, and others wait for it.
 
     Without a snapshot of the key, the environment of its nearest relative is brought as far as
     an install can make the rest of it. A damaged snapshot is set aside, so that the publish at
@@ -118,6 +150,8 @@ def restore_environment(
 
         progress: Told of what goes on.
 
+        pause: Entered while another container is waited for.
+
     Raises:
         ForeignDirectory: A tree's place is taken.
 
@@ -131,27 +165,77 @@ def restore_environment(
     if report is not None:
         found = Restoration("confirmed", identity.key, source=identity.key, report=report)
         return _tried(settings, identity, found)
+    search = _Search()
     if settings.signed:
-        from cachepod.environment.trust import believed
+        from cachepod.environment.trust import believed, may_publish
 
         stores = believed(stores, settings, told)
-    search = _Search()
-    brought = _from_stores(settings, identity, stores, search, force, told)
-    if brought is None and settings.wait > 0 and search.damage is None:
-        brought = _wait(settings, identity, stores, search, force, told)
-    if brought is not None:
-        return _tried(settings, identity, replace(brought, waited=search.waited))
-    report = _confirmed(settings, identity.key) if settings.key and not force else None
-    if report is not None:  # no store has it, and the trees still hold it
-        return Restoration("confirmed", identity.key, source=identity.key, report=report)
+        search.builds = may_publish(stores)
+    hit = _hit(settings, identity, stores, search, force, told)
+    if hit is None and settings.key and not force:
+        report = _confirmed(settings, identity.key)
+        if report is not None:  # no store has it, and the trees still hold it
+            return Restoration("confirmed", identity.key, source=identity.key, report=report)
+    wait = Wait()
+    looks = 1
+    while hit is None and search.builds and search.lacking and looks < _LOOKS:
+        wait = _wait(settings, identity.key, stores, search, wait, told, pause)
+        if wait.outcome != "awaited":
+            break
+        hit = _hit(settings, identity, stores, search, force, told)
+        looks += 1
+    if hit is None:
+        with kept(settings, wait.lease):
+            hit = _no_hit(settings, identity, search, force, told)
+    return replace(
+        hit,
+        waited=wait.waited,
+        lease=wait.outcome,
+        built_by=wait.built_by,
+        remark=wait.remark,
+    )
+
+
+def _wait(
+    settings: Settings,
+    key: str,
+    stores: Sequence[WriteStore],
+    search: _Search,
+    before: Wait,
+    progress: Progress,
+    pause: Pause,
+) -> Wait:
+    """Build the key or wait for it, as long as the patience lasts after the waiting *before*."""
+
+    def published() -> bool:
+        return any(_is_new(store, key, search) for store in stores)
+
+    with pause():
+        left = max(0.0, settings.wait - before.waited)
+        wait = build_or_await(settings, key, search.lacking, published, left, progress)
+    return replace(wait, waited=before.waited + wait.waited)
+
+
+def _is_new(store: WriteStore, key: str, search: _Search) -> bool:
+    try:
+        digest = stored_digest(store, key)
+    except CachepodError:
+        return False  # a volume may recover, or be mounted late
+    return bool(digest) and (store.url, digest) not in search.useless
+
+
+def _no_hit(
+    settings: Settings, identity: Identity, search: _Search, force: bool, progress: Progress
+) -> Restoration:
     if search.damage is not None:
         return Restoration("damaged", identity.key, exit_code=EXIT_DAMAGED, problem=search.damage)
+    if search.spoilt is not None:
+        return search.spoilt
     if search.unreachable is not None and not search.answered:
         return Restoration(
             "unreachable", identity.key, exit_code=EXIT_UNREACHABLE, problem=search.unreachable
         )
-    found = _from_relative(settings, identity, search, force, told)
-    return replace(found, waited=search.waited)
+    return _from_relative(settings, identity, search, force, progress)
 
 
 def _confirmed(settings: Settings, key: str) -> RestoreReport | None:
@@ -160,7 +244,7 @@ def _confirmed(settings: Settings, key: str) -> RestoreReport | None:
     return confirmed([Target(name, root) for name, root in trees(settings).items()], key)
 
 
-def _from_stores(
+def _hit(
     settings: Settings,
     identity: Identity,
     stores: Sequence[WriteStore],
@@ -168,14 +252,34 @@ def _from_stores(
     force: bool,
     progress: Progress,
 ) -> Restoration | None:
-    """The first store that has the key, restored; what the others said goes to *search*."""
+    """The first store that has a snapshot that works, restored; the rest goes to *search*."""
     search.answered.clear()
+    search.lacking.clear()
     search.unreachable = None
     for store in stores:
         found = _from_store(settings, identity, store, search, force, progress)
-        if found is not None:
-            return found
+        if found is None:
+            continue
+        tried = _tried(settings, identity, found)
+        if tried.exit_code == EXIT_DONE:
+            return tried
+        search.answered.append(store)
+        search.spoilt = tried
+        _note_useless(store, identity.key, search)
+        search.lacking.append(store)  # what is installed now is published in its place
+        break
     return None
+
+
+def _note_useless(store: WriteStore, key: str, search: _Search) -> str:
+    """Remember what *store* holds of *key*, which is of no use; empty if it holds nothing."""
+    try:
+        digest = stored_digest(store, key)
+    except CachepodError:
+        return "unknown"
+    if digest:
+        search.useless.add((store.url, digest))
+    return digest
 
 
 def _from_store(
@@ -205,59 +309,26 @@ def _from_store(
     except Miss as miss:
         search.miss = search.miss or miss
         search.answered.append(store)
+        # What cannot be used and stays where it is, such as one of a later format, is not replaced.
+        if not _note_useless(store, identity.key, search) or isinstance(miss, Untrusted):
+            search.lacking.append(store)
     except StoreUnreachable as unreachable:
         search.unreachable = search.unreachable or unreachable
         progress.note(sentence(unreachable))
     except (CorruptObject, ObjectMissing) as damage:
+        from cachepod.environment.relatives import set_aside_damage
+
         search.damage = damage
         search.answered.append(store)
-        _set_aside(store, identity.key, damage, progress)
+        if set_aside_damage(store, identity.key, damage, progress):
+            search.lacking.append(store)
+        else:
+            _note_useless(store, identity.key, search)
     else:
         return Restoration(
             report.outcome, identity.key, source=identity.key, store=store.url, report=report
         )
     return None
-
-
-def _set_aside(
-    store: WriteStore, key: str, damage: CorruptObject | ObjectMissing, progress: Progress
-) -> None:
-    from cachepod.snapshot.damage import set_aside
-
-    try:
-        set_aside(store, key, damage)
-        progress.note(f"{damage.message}: the snapshot {key} is set aside")
-    except CachepodError as error:  # a store that may only be read, or is full
-        progress.note(f"{damage.message}, and cannot be set aside: {error.message}")
-
-
-def _wait(
-    settings: Settings,
-    identity: Identity,
-    stores: Sequence[WriteStore],
-    search: _Search,
-    force: bool,
-    progress: Progress,
-) -> Restoration | None:
-    """Look for the key again and again, until it is there or the patience ends."""
-    began = time.monotonic()
-    until = began + settings.wait
-    pause, longest = _POLL
-    name = manifest_name(identity.key)
-    progress.phase("waiting for the snapshot")
-    while (left := until - time.monotonic()) > 0:
-        time.sleep(min(pause, left))
-        pause = min(pause * 1.5, longest)
-        search.waited = time.monotonic() - began
-        for store in stores:
-            try:
-                there = exists(store, name)
-            except CachepodError:
-                continue  # a volume may also be mounted late
-            if there:
-                return _from_stores(settings, identity, stores, search, force, progress)
-    # Whether the stores answer now decides between a miss and an unreachable store.
-    return _from_stores(settings, identity, stores, search, force, progress)
 
 
 def _tried(settings: Settings, identity: Identity, restored: Restoration) -> Restoration:
@@ -305,56 +376,20 @@ def _from_relative(
     miss = Restoration("miss", identity.key, exit_code=EXIT_MISS, problem=problem)
     if settings.key:
         return miss
-    from cachepod.snapshot.catalog import nearest, restorable
+    from cachepod.environment.relatives import bring_relative
 
-    best: tuple[WriteStore, Relative] | None = None
-    for store in search.answered:
-        try:
-            relative = nearest(store, identity.fingerprint, whole=settings.signed)
-        except CachepodError as error:
-            progress.note(sentence(error))
-            continue
-        if relative and (best is None or len(relative.differences) < len(best[1].differences)):
-            best = store, relative
-    if best is None:
+    found = bring_relative(settings, identity, search.answered, force=force, progress=progress)
+    if found is None:
         return miss
-    store, relative = best
-    miss = Restoration("miss", identity.key, exit_code=EXIT_MISS, problem=problem, nearest=relative)
-    if not settings.wants_environment or not restorable(identity.fingerprint, relative):
-        return miss
-    from cachepod.environment.check import interpreter_works
-    from cachepod.snapshot.restore import Target, restore
-
-    source = relative.summary.key
-    try:
-        report = restore(
-            store,
-            source,
-            [Target(ENVIRONMENT_TREE, settings.prefix)],
-            partial=True,
-            threads=settings.threads,
-            direct=settings.direct,
-            check_ids=settings.signed,
-            force=force,
-            min_free=settings.min_free,
-            progress=progress,
-        )
-    except (CorruptObject, ObjectMissing) as damage:
-        _set_aside(store, source, damage, progress)
-        return miss
-    except (Miss, StoreUnreachable) as error:
-        progress.note(sentence(error))
-        return miss
-    if not interpreter_works(settings.prefix, identity.interpreter):
-        write_stamp(settings.prefix, Stamp(State.INSTALLING, identity.key, ENVIRONMENT_TREE))
-        return miss
+    if found.report is None:
+        return replace(miss, nearest=found.relative)
     return Restoration(
         "partial",
         identity.key,
         exit_code=EXIT_PARTIAL,
-        source=source,
-        store=store.url,
-        report=report,
-        nearest=relative,
+        source=found.relative.summary.key,
+        store=found.store,
+        report=found.report,
+        nearest=found.relative,
         problem=problem,
     )

@@ -43,3 +43,8 @@ def believed(
         return stores
     keyring = keyring_of(settings, progress)
     return [Trusting(store, keyring) for store in stores]
+
+
+def may_publish(stores: Sequence[WriteStore]) -> bool:
+    """Whether what is published from here would be believed by those who read *stores* as we do."""
+    return all(store.keyring.own is not None for store in stores if isinstance(store, Trusting))

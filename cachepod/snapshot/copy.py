@@ -115,8 +115,7 @@ def copy(
     Args:
         force: Also replace what the destination has under a key and is another snapshot.
 
-        deep: Compare every chunk with its id too, which takes decompressing it, and read manifests
-            that the destination has whole.
+        deep: Compare every chunk with its id too, which takes decompressing it.
 
         threads: Zero for one a core, and more where one of the stores rewards it.
 
@@ -138,7 +137,7 @@ def copy(
     progress = progress or NoProgress()
     phases = Phases(progress)
     phases.begin("compare")
-    plan = plan_copy(source, destination, keys, force=force, deep=deep)
+    plan = plan_copy(source, destination, keys, force=force)
     if plan.empty:
         return _report(plan, phases)
     with hold_pin(destination) as pin:
@@ -286,7 +285,7 @@ class _Copy:
         """Whether the source has the snapshot still; of one that was dropped packs go missing."""
         snapshot = self._plan.snapshots[place]
         try:
-            if compare(self._source, snapshot) == "present":
+            if compare(self._source, snapshot, force=False) == "present":
                 return True
         except CachepodError:
             return True
@@ -315,7 +314,7 @@ class _Copy:
             self._destination.replace(name, data)
         elif (
             not put(self._destination, name, data)
-            and compare(self._destination, snapshot) != "present"
+            and compare(self._destination, snapshot, force=False) != "present"
         ):
             snapshot.outcome = "kept"
             return

@@ -16,6 +16,10 @@ class Progress(Protocol):
         """Add to what the current phase has done."""
         ...
 
+    def status(self, text: str) -> None:
+        """Say in *text* how far a phase has come that has nothing to count."""
+        ...
+
     def note(self, text: str) -> None:
         """Something a user should read now: a warning, a file left out."""
         ...
@@ -28,6 +32,9 @@ class NoProgress:
         """Ignored."""
 
     def advance(self, files: int, size: int) -> None:
+        """Ignored."""
+
+    def status(self, text: str) -> None:
         """Ignored."""
 
     def note(self, text: str) -> None:

@@ -24,6 +24,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from cachepod.errors import (
     SpaceExhausted,
     StoreUnreachable,
 )
-from cachepod.model.names import FORMAT_OBJECT, STORE_FORMAT, is_component, is_object_name
+from cachepod.model.names import FORMAT_OBJECT, PACKS, STORE_FORMAT, is_component, is_object_name
 from cachepod.stores.base import Buffer, Leftover, ObjectInfo, PruneStore, Writer
 from cachepod.stores.founding import (
     FORMAT_DOCUMENT,
@@ -50,6 +51,8 @@ from cachepod.stores.localwriter import LocalWriter, sync_directory, temporary_n
 from cachepod.stores.mounts import mount_of
 
 _OPEN_PACKS = 64
+#: Of everything else, another process may put another object in the place of one that is open here.
+_NEVER_REPLACED = f"{PACKS}/"
 _REMOTE_PARALLEL_READS = 8
 _READ = os.O_RDONLY | os.O_CLOEXEC
 # Not through a symbolic link, and not waiting for the other end of a FIFO: what lies on a volume
@@ -141,12 +144,12 @@ class LocalStore(PruneStore):
             raise self._trouble(error, path, name) from error
 
     def read_range(self, name: str, offset: int, into: memoryview) -> None:
-        """As the protocol says; the files that were read last stay open."""
+        """As the protocol says; the packs that were read last stay open."""
         self._know_format()
         path = self._path(name)
         view = into.cast("B")
         try:
-            with self._handles.use(name, lambda: _open_object(path, name)) as descriptor:
+            with self._opened(name, path) as descriptor:
                 done = 0
                 while done < len(view):
                     count = os.preadv(descriptor, [view[done:]], offset + done)
@@ -160,6 +163,11 @@ class LocalStore(PruneStore):
             # A handle that failed may be stale for good, while a new one works.
             self._handles.forget(name)
             raise self._trouble(error, path, name) from error
+
+    def _opened(self, name: str, path: str) -> AbstractContextManager[int]:
+        if name.startswith(_NEVER_REPLACED):
+            return self._handles.use(name, lambda: _open_object(path, name))
+        return _opened_once(path, name)
 
     def size(self, name: str) -> int:
         """As the protocol says."""
@@ -403,6 +411,15 @@ def _open_object(path: str, name: str) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+@contextmanager
+def _opened_once(path: str, name: str) -> Iterator[int]:
+    descriptor = _open_object(path, name)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _read_file(path: str, name: str, limit: int) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builders import somebody_builds
 from tests.support.cli import children, wait_until
 from tests.support.project import Project
 
@@ -154,13 +155,13 @@ def test_a_store_that_is_a_file_is_unreachable(project: Project) -> None:
 
 
 def test_a_missing_store_is_an_empty_one(project: Project) -> None:
-    assert project.run("restore").code == 3
-    assert not project.store.exists(), "a restore has written to the store"
     listed = project.run("ls")
     assert listed.code == 0
     assert "no snapshots in" in listed.out
     assert project.run("ls", "--json").json["snapshots"] == []
-    assert not project.store.exists()
+    assert not project.store.exists(), "a listing has written to the store"
+    assert project.run("restore").code == 3
+    assert not project.manifests()
 
 
 def test_one_store_that_answers_is_enough_for_a_miss(project: Project) -> None:
@@ -310,11 +311,12 @@ def test_a_signal_during_a_restore_cleans_up(stored: Project, number: int, code:
     manifest = stored.manifests()[0]
     aside = stored.root / "manifest"
     manifest.rename(aside)
-    running = stored.start("restore", "--wait", "60", "--json")
-    wait_until(lambda: children(running.pid), message="no worker was started")
-    time.sleep(0.8)
-    running.send_signal(number)
-    out, err = running.communicate(timeout=30)
+    with somebody_builds(stored):
+        running = stored.start("restore", "--wait", "60", "--json")
+        wait_until(lambda: children(running.pid), message="no worker was started")
+        time.sleep(0.8)
+        running.send_signal(number)
+        out, err = running.communicate(timeout=30)
     assert running.returncode == code, err
     assert "Traceback" not in err
     assert json.loads(out)["exit_code"] == code

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builders import somebody_builds
 from tests.support.cli import children, wait_until
 from tests.support.project import Project
 
@@ -222,11 +223,12 @@ def test_trees_alone_are_brought_up_too(project: Project) -> None:
 def test_a_signal_ends_up_before_the_command_starts(
     project: Project, number: int, code: int
 ) -> None:
-    running = project.start("up", "--wait", "60", "--", "sh", "-c", "echo started")
-    wait_until(lambda: children(running.pid), message="no worker was started")
-    time.sleep(0.5)
-    running.send_signal(number)
-    out, err = running.communicate(timeout=30)
+    with somebody_builds(project):
+        running = project.start("up", "--wait", "60", "--", "sh", "-c", "echo started")
+        wait_until(lambda: children(running.pid), message="no worker was started")
+        time.sleep(0.5)
+        running.send_signal(number)
+        out, err = running.communicate(timeout=30)
     assert running.returncode == code
     assert out == ""
     assert "Traceback" not in err

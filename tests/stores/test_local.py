@@ -384,3 +384,13 @@ def test_a_relative_directory_is_taken_from_where_the_store_was_opened(
     monkeypatch.chdir("/")
     assert put(store, "packs/ab/x", b"data")
     assert (tmp_path / "here" / "packs" / "ab" / "x").read_bytes() == b"data"
+
+
+def test_what_another_process_has_replaced_is_read_anew(tmp_path: Path) -> None:
+    reader, writer = LocalStore(tmp_path / "store"), LocalStore(tmp_path / "store")
+    name, buffer = "manifests/named/x", bytearray(3)
+    writer.replace(name, b"old")
+    reader.read_range(name, 0, memoryview(buffer))
+    writer.replace(name, b"new")
+    reader.read_range(name, 0, memoryview(buffer))
+    assert buffer == b"new"

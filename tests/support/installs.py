@@ -26,6 +26,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.phases: list[str] = []
+        self.statuses: list[str] = []
         self.notes: list[str] = []
 
     def phase(self, name: str, *, files: int = 0, size: int = 0) -> None:
@@ -34,6 +35,9 @@ class Notes:
     def advance(self, files: int, size: int) -> None:
         assert files >= 0
         assert size >= 0
+
+    def status(self, text: str) -> None:
+        self.statuses.append(text)
 
     def note(self, text: str) -> None:
         self.notes.append(text)

@@ -78,9 +78,11 @@ class Project:
         """Run a cachepod command here."""
         return cli.cachepod(*words, cwd=self.root, env={**self.env, **(env or {})}, timeout=timeout)
 
-    def start(self, *words: str | os.PathLike[str]) -> subprocess.Popen[str]:
+    def start(
+        self, *words: str | os.PathLike[str], env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         """Start one."""
-        return cli.start(*words, cwd=self.root, env=self.env)
+        return cli.start(*words, cwd=self.root, env={**self.env, **(env or {})})
 
     def ready(self, *words: str) -> str:
         """Install and publish; the key."""

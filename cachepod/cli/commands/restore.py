@@ -28,6 +28,9 @@ def command(call: Invocation, force: bool) -> Outcome:
     """
     Look the key up in the stores and bring the environment back.
 
+    On a miss, another container that is building the environment is waited for; if there is none,
+    this one builds it and others wait.
+
     Exit code 3 is a miss, 4 a relative that `cachepod install` must top up; after both of them,
     and after any other failure, `cachepod install` makes the environment.
     """
@@ -37,11 +40,18 @@ def command(call: Invocation, force: bool) -> Outcome:
 
     started = time.monotonic()
     settings = call.settings()
-    call.limit(settings.timeout and settings.timeout + settings.wait)
+    call.limit(settings.timeout)
     identity = identify(settings)
     stores = call.stores(settings)
     with call.display() as progress:
-        result = restore_environment(settings, identity, stores, force=force, progress=progress)
+        result = restore_environment(
+            settings,
+            identity,
+            stores,
+            force=force,
+            progress=progress,
+            pause=lambda: call.waiting(settings.timeout),
+        )
     seconds = time.monotonic() - started
     call.mention(note_restore(result, stores, seconds))
     return restoration(result, settings, seconds)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -51,12 +53,13 @@ def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
         call.console.show_stage(outcome)
         return outcome
 
-    restored = stage("restore", _restore(call, settings, identity))
-    if restored.exit_code:
-        installed = stage("install", _install(call, settings, identity))
-        if installed.exit_code:
-            return Outcome(document=installed.document, exit_code=installed.exit_code)
-        stage("publish", _publish(call, settings, identity))
+    with _handing_over(settings, identity.key):
+        restored = stage("restore", _restore(call, settings, identity))
+        if restored.exit_code:
+            installed = stage("install", _install(call, settings, identity))
+            if installed.exit_code:
+                return Outcome(document=installed.document, exit_code=installed.exit_code)
+            stage("publish", _publish(call, settings, identity))
     outcome = Outcome(
         document=document, summary=f"up: {identity.key} in {duration(time.monotonic() - started)}"
     )
@@ -64,6 +67,23 @@ def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
         return outcome
     call.console.show(outcome)
     return execute(words, settings.prefix if settings.wants_environment else None)
+
+
+@contextmanager
+def _handing_over(settings: Settings, key: str) -> Iterator[None]:
+    """
+    Nobody waits for this container in vain, however the stages end.
+
+    Each of them sees to the lease itself, unless it was killed because the volume hung.
+    """
+    from cachepod.environment.building import abandon
+
+    try:
+        yield
+    except BaseException:
+        abandon(settings, key, failed=False)
+        raise
+    abandon(settings, key, failed=True)
 
 
 def _restore(call: Invocation, settings: Settings, identity: Identity) -> Outcome:
@@ -74,7 +94,13 @@ def _restore(call: Invocation, settings: Settings, identity: Identity) -> Outcom
         started = time.monotonic()
         stores = inner.stores(settings)
         with inner.display() as progress:
-            result = restore_environment(settings, identity, stores, progress=progress)
+            result = restore_environment(
+                settings,
+                identity,
+                stores,
+                progress=progress,
+                pause=lambda: inner.waiting(settings.timeout),
+            )
         seconds = time.monotonic() - started
         inner.mention(note_restore(result, stores, seconds))
         return restoration(result, settings, seconds)
@@ -82,7 +108,7 @@ def _restore(call: Invocation, settings: Settings, identity: Identity) -> Outcom
     return watched_stage(
         call,
         work,
-        settings.timeout and settings.timeout + settings.wait,
+        settings.timeout,
         lambda seconds: timed_out("restore", seconds, EXIT_MISS),
     )
 

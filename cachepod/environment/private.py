@@ -1,0 +1,41 @@
+"""Small files of this user on this machine: locks and notes that outlive one process."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def private_file(kind: str, places: Iterable[Path], suffix: str, *, create: bool = True) -> Path:
+    """
+    A file that stands for *places*, in a directory of this user's own.
+
+    Not beside them, where it would stay in the user's project, and not in the shared temporary
+    directory itself, where somebody else could have put a link in its place.
+
+    Args:
+        kind: How the file's name begins: ``install``.
+
+        places: Directories; symbolic links in them are followed.
+
+        suffix: How it ends.
+
+        create: Whether the directory is made where it is missing.
+
+    Raises:
+        OSError: There is no such directory, or not one that this user alone may write to.
+    """
+    import tempfile
+
+    directory = Path(tempfile.gettempdir(), f"cachepod-{os.getuid()}")
+    if create:
+        directory.mkdir(mode=0o700, exist_ok=True)
+    info = directory.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, "somebody else may write there", str(directory))
+    real = b"\0".join(sorted(os.fsencode(os.path.realpath(place)) for place in places))
+    return directory / f"{kind}-{hashlib.sha256(real).hexdigest()[:16]}{suffix}"

@@ -1,0 +1,21 @@
+"""
+On a process's PYTHONPATH: its leases, and what it tells of them, are many times as fast.
+
+With CLOCK_OFF in the environment its wall clock is wrong by so many seconds.
+"""
+
+import os
+import time
+
+if "CLOCK_OFF" in os.environ:
+    _off, _right = float(os.environ["CLOCK_OFF"]), time.time
+    time.time = lambda: _right() + _off
+
+if "QUICK_LEASES" in os.environ:
+    from cachepod.cli import options, progress
+    from cachepod.snapshot import lease, turn
+
+    lease.BEAT, lease.STALE, lease.SETTLE = 0.2, 4.0, (0.2, 0.4)
+    turn.PAUSE = (0.1, 0.3)
+    progress._Lines.interval = 0.2
+    options._ANSWERS = 2.0
