@@ -36,6 +36,7 @@ COMMANDS = {
     "ls": ("ls", "List the snapshots of the store."),
     "show": ("show", "Show one snapshot: its trees, distributions and sizes."),
     "diff": ("diff", "Show what changed between two snapshots."),
+    "stats": ("stats", "Show what the stores hold and what they have been good for."),
     "verify": ("verify", "Read snapshots back and compare every digest."),
     "copy": ("copy", "Replicate snapshots from one store to another."),
     "doctor": ("doctor", "Check the machine, the volume and the interpreter."),

@@ -115,7 +115,8 @@ def copy(
     Args:
         force: Also replace what the destination has under a key and is another snapshot.
 
-        deep: Compare every chunk with its id too, which takes decompressing it.
+        deep: Compare every chunk with its id too, which takes decompressing it, and read manifests
+            that the destination has whole.
 
         threads: Zero for one a core, and more where one of the stores rewards it.
 
@@ -137,7 +138,7 @@ def copy(
     progress = progress or NoProgress()
     phases = Phases(progress)
     phases.begin("compare")
-    plan = plan_copy(source, destination, keys, force=force)
+    plan = plan_copy(source, destination, keys, force=force, deep=deep)
     if plan.empty:
         return _report(plan, phases)
     with hold_pin(destination) as pin:
@@ -285,7 +286,7 @@ class _Copy:
         """Whether the source has the snapshot still; of one that was dropped packs go missing."""
         snapshot = self._plan.snapshots[place]
         try:
-            if compare(self._source, snapshot, force=False) == "present":
+            if compare(self._source, snapshot) == "present":
                 return True
         except CachepodError:
             return True
@@ -314,7 +315,7 @@ class _Copy:
             self._destination.replace(name, data)
         elif (
             not put(self._destination, name, data)
-            and compare(self._destination, snapshot, force=False) != "present"
+            and compare(self._destination, snapshot) != "present"
         ):
             snapshot.outcome = "kept"
             return

@@ -128,13 +128,20 @@ class CopyPlan:
 
 
 def plan_copy(
-    source: Store, destination: Store, keys: Sequence[str] | None = None, *, force: bool = False
+    source: Store,
+    destination: Store,
+    keys: Sequence[str] | None = None,
+    *,
+    force: bool = False,
+    deep: bool = False,
 ) -> CopyPlan:
     """
     Plan to bring *keys*, or all that *source* has.
 
     Args:
         force: Also replace what the destination has under a key and is another snapshot.
+
+        deep: Read the destination's manifests whole, to see whether they are damaged.
 
     Raises:
         Miss: The source has no snapshot of a key that was named, or one of a later format.
@@ -153,10 +160,14 @@ def plan_copy(
             if table is not None:
                 _take_in(plan, len(plan.snapshots) - 1, table)
     threads = max(_LOOKING, destination.parallel_reads)
+
+    def compared(each: Candidate) -> str:
+        return compare(destination, each, force=force, deep=deep)
+
     able = [each for each in plan.snapshots if each.wanted]
     for each, outcome in zip(
         able,
-        together(lambda each: compare(destination, each, force=force), able, threads),
+        together(compared, able, threads),
         strict=True,
     ):
         each.outcome = outcome
@@ -285,16 +296,27 @@ def _take_in(plan: CopyPlan, place: int, table: ChunkTable) -> None:
         pack.keys.append(place)
 
 
-def compare(destination: Store, snapshot: Candidate, *, force: bool) -> str:
-    """What is to become of *snapshot*, by what the destination has under its key."""
+def compare(
+    destination: Store, snapshot: Candidate, *, force: bool = False, deep: bool = False
+) -> str:
+    """
+    What is to become of *snapshot*, by what the destination has under its key.
+
+    Args:
+        force: Replace another snapshot.
+
+        deep: Believe a manifest only after it was read whole.
+    """
     name = manifest_name(snapshot.key)
     head = bytearray(HEADER.size)
     try:
         if destination.size(name) == snapshot.size:
             destination.read_range(name, 0, memoryview(head))
-            if head == snapshot.head:
+            if head == snapshot.head and not deep:
                 return "present"
-        read_checked(destination, snapshot.key)
+        data, _ = read_checked(destination, snapshot.key)
+        if data[: HEADER.size] == snapshot.head and len(data) == snapshot.size:
+            return "present"
     except NewerFormat:
         pass
     except (CorruptObject, Untrusted):

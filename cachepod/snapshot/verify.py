@@ -1,5 +1,6 @@
 """
-Reads snapshots back and compares every digest; restores nothing and changes nothing.
+Reads snapshots back and compares every digest; restores nothing and changes nothing. What can be
+done about damage is in repair.py.
 
 Chunks that several snapshots share are read once. What is damaged is named, with the keys of the
 snapshots that need it.
@@ -8,12 +9,19 @@ snapshots that need it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from cachepod.errors import CachepodError, CorruptObject, NewerFormat, StoreUnreachable
+from cachepod.errors import (
+    CachepodError,
+    CorruptObject,
+    NewerFormat,
+    ObjectMissing,
+    StoreUnreachable,
+)
 from cachepod.limits import cores
+from cachepod.model.manifest import HEADER, Manifest
 from cachepod.model.names import MANIFESTS, check_key, manifest_name, pack_name
 from cachepod.snapshot.catalog import load_manifest
 from cachepod.snapshot.chunks import ChunkAt, ChunkReader, adjacent, extent_of
@@ -44,6 +52,8 @@ class VerifyReport:
 
         problems: What is wrong, by name of the object.
 
+        damaged: What manifests say of the packs among them, by id.
+
         skipped: Keys of snapshots of a later format, which cannot be judged.
 
         phases: Seconds of each.
@@ -56,12 +66,14 @@ class VerifyReport:
     problems: tuple[Problem, ...]
     skipped: tuple[str, ...] = ()
     phases: dict[str, float] = field(default_factory=dict)
+    damaged: Mapping[str, DescribedPack] = field(default_factory=dict, repr=False)
 
 
 def verify(
     store: Store,
     keys: Sequence[str] | None = None,
     *,
+    quick: bool = False,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> VerifyReport:
@@ -69,6 +81,9 @@ def verify(
     Read the snapshots *keys* of *store* back, or all of them.
 
     Args:
+        quick: Read the manifests, and of the packs only ask whether they are there and as long as
+            they should be.
+
         threads: Zero for one a core, and as many more as the store rewards.
 
     Raises:
@@ -78,7 +93,7 @@ def verify(
     """
     phases = Phases(progress or NoProgress())
     phases.begin("manifests")
-    run = _Run(store, progress or NoProgress())
+    run = _Run(store, progress or NoProgress(), quick=quick)
     run.read_manifests(keys)
     tasks = run.tasks()
     phases.begin("packs", files=len(run.packs), size=run.wanted)
@@ -92,7 +107,7 @@ def verify(
 
 
 @dataclass
-class _Pack:
+class DescribedPack:
     """What manifests say of one pack; sets of keys are bits of a number."""
 
     chunks: dict[ChunkAt, int] = field(default_factory=dict)
@@ -111,15 +126,18 @@ class _Damage:
     whys: dict[str, None] = field(default_factory=dict)  # a set that keeps its order
     harmless: dict[str, None] = field(default_factory=dict)
     keys: int = 0
+    certain: bool = False
 
 
 class _Run:
-    def __init__(self, store: Store, progress: Progress) -> None:
-        self.packs: dict[str, _Pack] = {}
+    def __init__(self, store: Store, progress: Progress, *, quick: bool) -> None:
+        self.packs: dict[str, DescribedPack] = {}
         self.wanted = 0
         self._store = store
         self._progress = progress
+        self._quick = quick
         self._keys: list[str] = []
+        self._digests: dict[str, str] = {}
         self._skipped: list[str] = []
         self._manifests = 0
         self._damages: dict[str, _Damage] = {}
@@ -162,16 +180,17 @@ class _Run:
             return
         except StoreUnreachable as error:
             self._unreachable = self._unreachable or error
-            self._damage(name, error.why, bit)
+            self._damage(name, error.why, bit, certain=False)
             return
         except CachepodError:
             if named:
                 raise
             return  # it vanished since the listing
         self._manifests += 1
+        self._digests[key] = manifest.digest
         chunks, packs = manifest.chunks, manifest.packs
         for info in packs:
-            sizes = self.packs.setdefault(info.id, _Pack()).sizes
+            sizes = self.packs.setdefault(info.id, DescribedPack()).sizes
             sizes[info.size] = sizes.get(info.size, 0) | bit
         for row in range(len(chunks)):
             found = self.packs[packs[chunks.pack[row]].id].chunks
@@ -185,6 +204,9 @@ class _Run:
         tasks = []
         for pack, described in sorted(self.packs.items()):
             whole = True
+            if self._quick:
+                tasks.append(_Task(pack, (), whole))
+                continue
             reads: list[tuple[ChunkAt, ...]] = []
             size = 0
             for read in adjacent(sorted(described.chunks)):
@@ -253,6 +275,8 @@ class _Run:
         for expected, keys in described.sizes.items():
             if size != expected:
                 self._damage(name, f"it has {size} bytes instead of {expected}", keys)
+        if self._quick:
+            return
         try:
             try:
                 self._check_table(name, size, described)
@@ -265,7 +289,7 @@ class _Run:
         except CachepodError as error:
             self._note(pack, error, 0)
 
-    def _check_table(self, name: str, size: int, described: _Pack) -> None:
+    def _check_table(self, name: str, size: int, described: DescribedPack) -> None:
         listed = set(
             read_table(lambda offset, length: self._bytes(name, offset, length), name, size)
         )
@@ -286,11 +310,13 @@ class _Run:
             with self._lock:
                 self._unreachable = self._unreachable or error
         why = getattr(error, "why", "") or "it is not in the store"
-        self._damage(pack_name(pack), why, keys)
+        certain = not isinstance(error, StoreUnreachable)
+        self._damage(pack_name(pack), why, keys, certain=certain)
 
-    def _damage(self, name: str, why: str, keys: int) -> None:
+    def _damage(self, name: str, why: str, keys: int, *, certain: bool = True) -> None:
         with self._lock:
             damage = self._damages.setdefault(name, _Damage())
+            damage.certain = damage.certain or certain
             (damage.whys if keys else damage.harmless)[why] = None
             damage.keys |= keys
 
@@ -301,21 +327,40 @@ class _Run:
     def report(self, phases: dict[str, float]) -> VerifyReport:
         if self._unreachable is not None and not self._chunks and not self._manifests:
             raise self._unreachable
+        problems = list(self._problems())
+        packs = {each.name.rpartition("/")[2] for each in problems}
         return VerifyReport(
             snapshots=self._manifests,
             objects=self._manifests + len(self.packs),
             chunks=self._chunks,
             size=self._read,
-            problems=tuple(
-                Problem(name, _in_words(damage), self._names(damage.keys))
-                for name, damage in sorted(self._damages.items())
-            ),
+            problems=tuple(problems),
             skipped=tuple(self._skipped),
             phases=phases,
+            damaged={pack: self.packs[pack] for pack in packs if pack in self.packs},
         )
 
-    def _names(self, keys: int) -> tuple[str, ...]:
-        return tuple(key for place, key in enumerate(self._keys) if keys >> place & 1)
+    def _problems(self) -> Iterator[Problem]:
+        gone: dict[str, bool] = {}
+        for name, damage in sorted(self._damages.items()):
+            hurt = [key for place, key in enumerate(self._keys) if damage.keys >> place & 1]
+            for key in hurt:
+                if key not in gone:
+                    gone[key] = self._is_gone(key)
+            keys = tuple(key for key in hurt if not gone[key])
+            if keys or not hurt:
+                yield Problem(name, _in_words(damage), keys, unreachable=not damage.certain)
+
+    def _is_gone(self, key: str) -> bool:
+        """Whether *key* was dropped or published anew meanwhile: then its packs may be gone too."""
+        try:
+            head = self._bytes(manifest_name(key), 0, HEADER.size)
+        except ObjectMissing:
+            return True
+        except CachepodError:
+            return False
+        known = self._digests.get(key, "")
+        return bool(known) and Manifest.digest_of(head) != known
 
 
 def _in_words(damage: _Damage) -> str:

@@ -104,21 +104,98 @@ def test_verify_reads_everything_back(two: tuple[Project, str, str]) -> None:
     assert project.run("verify", first, second).err.startswith("cachepod: verified 2 snapshots: ")
 
 
+def damage(pack: Path, at: int = 500) -> None:
+    data = bytearray(pack.read_bytes())
+    data[at] ^= 1
+    pack.write_bytes(data)
+
+
+def biggest(project: Project) -> Path:
+    return max(project.packs(), key=lambda path: path.stat().st_size)
+
+
 def test_verify_names_the_damage_and_who_needs_it(two: tuple[Project, str, str]) -> None:
     project, first, second = two
-    pack = max(project.packs(), key=lambda path: path.stat().st_size)
-    data = bytearray(pack.read_bytes())
-    data[500] ^= 1
-    pack.write_bytes(data)
-    result = project.run("verify")
+    pack = biggest(project)
+    damage(pack)
+    before = {path: path.read_bytes() for path in project.store.rglob("*") if path.is_file()}
+    result = project.run("verify", "--no-set-aside")
     assert result.code == 6
     assert pack.name in result.out
     assert "needed by" in result.out
-    problem = project.run("verify", "--json").json["problems"][0]
+    problem = project.run("verify", "--no-set-aside", "--json").json["problems"][0]
     assert problem["object"].endswith(pack.name)
     assert set(problem["keys"]) <= {first, second}
     assert problem["keys"]
-    assert project.manifests(), "nothing is changed by looking"
+    after = {path: path.read_bytes() for path in project.store.rglob("*") if path.is_file()}
+    assert after == before, "nothing is changed by looking"
+
+
+def test_what_verify_finds_damaged_is_set_aside_and_the_next_hook_heals_it(
+    project: Project,
+) -> None:
+    key = project.ready()
+    damage(biggest(project))
+    result = project.run("verify")
+    assert result.code == 6
+    assert f"{key}: set aside" in result.out
+    assert not project.manifests()
+    assert project.run("restore", "--force").code == 3
+    project.wipe()
+    assert project.run("up").code == 0
+    healed = project.run("verify", "--json")
+    assert healed.code == 0
+    assert healed.json["snapshots"] == 1
+
+
+def test_verify_looks_quickly_where_that_is_asked_for(two: tuple[Project, str, str]) -> None:
+    project, first, second = two
+    pack = biggest(project)
+    damage(pack)
+    assert project.run("verify", "--quick").code == 0
+    os.truncate(pack, 1000)
+    result = project.run("verify", "--quick", "--json")
+    assert result.code == 6
+    assert "1000 bytes instead of" in result.json["problems"][0]["why"]
+    assert set(result.json["set_aside"]) <= {first, second}
+    assert result.json["set_aside"]
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
+def test_verify_repairs_from_another_store(project: Project, harm: str) -> None:
+    key = project.ready()
+    assert project.run("copy", "store", "other").code == 0
+    good = {path: path.read_bytes() for path in project.store.rglob("*") if path.is_file()}
+    for path in (biggest(project), project.manifests()[0]):
+        if harm == "flip":
+            damage(path, 100)
+        elif harm == "truncate":
+            os.truncate(path, 300)
+        elif path in project.packs():
+            path.unlink()
+    result = project.run("verify", "--repair-from", "other")
+    assert result.code == 0, result.err
+    assert f"repaired from {project.root}/other" in result.out
+    assert "repaired" in result.err
+    assert {path: path.read_bytes() for path in good} == good
+    assert project.run("verify", key).code == 0
+    assert not list(project.store.glob("damaged/*"))
+
+
+def test_what_no_store_can_repair_is_told_and_set_aside(project: Project) -> None:
+    project.ready()
+    project.run("copy", "store", "other")
+    pack = biggest(project)
+    damage(pack)
+    damage(project.root / "other" / pack.relative_to(project.store))
+    result = project.run("verify", "--repair-from", "other", "--json")
+    assert result.code == 6
+    assert result.json["repaired"] == []
+    assert result.json["set_aside"]
+
+
+def test_a_store_is_not_repaired_from_itself(project: Project) -> None:
+    assert project.run("verify", "--repair-from", "./store/").code == 2
 
 
 def test_an_empty_store_has_nothing_to_verify(project: Project) -> None:

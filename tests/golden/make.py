@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
 from cachepod.model.fingerprint import Fingerprint
 from cachepod.model.manifest import Manifest
 from cachepod.model.names import STORE_FORMAT, manifest_name
 from cachepod.snapshot.paths import remove_tree
 from cachepod.snapshot.publish import TreeSource, publish
+from cachepod.snapshot.signing import Keyring, PrivateKey
 from cachepod.stores.base import WriteStore
 from cachepod.stores.local import LocalStore
 from cachepod.stores.memory import MemoryStore
@@ -35,6 +38,9 @@ FAMILY = "cp310-linux_x86_64-nocuda-notorch"
 #: Where the trees are made; it is part of a snapshot.
 PLACE = Path("/tmp/cachepod-golden")
 CREATED = 1_800_000_000.25
+SIGNED_RELEASE = 2
+#: Whoever reads this can sign golden snapshots, and nothing else.
+SEED = bytes(range(32))
 
 
 def fingerprint(release: int) -> Fingerprint:
@@ -48,6 +54,12 @@ def fingerprint(release: int) -> Fingerprint:
             "tree:data": "data",
         },
     )
+
+
+def keyring() -> Keyring:
+    """The pair that signs the golden snapshot that is signed."""
+    key = PrivateKey(ed25519.Ed25519PrivateKey.from_private_bytes(SEED))
+    return Keyring(key, (key,))
 
 
 @contextmanager
@@ -93,7 +105,7 @@ def chunks_of(store: WriteStore, key: str) -> list[dict[str, Any]]:
 
 
 def make_store(root: Path) -> dict[str, Any]:
-    """Publish both releases into a new store at *root*, and describe them."""
+    """Publish both releases into a new store at *root*, the second signed, and describe them."""
     store = LocalStore(root)
     snapshots: dict[str, Any] = {}
     for release in (1, 2):
@@ -103,7 +115,8 @@ def make_store(root: Path) -> dict[str, Any]:
             assert keeps_holes(place), f"{place}: no holes"
             trees = build(place, release)
             sources = [TreeSource(name, path) for name, path in trees]
-            report = publish(store, print_.key, print_, sources, threads=1)
+            sign = keyring().sign if release == SIGNED_RELEASE else None
+            report = publish(store, print_.key, print_, sources, threads=1, sign=sign)
             assert report.outcome == "stored"
             snapshots[print_.key] = {
                 "release": release,

@@ -10,17 +10,26 @@ from typing import Any
 
 import pytest
 
+from cachepod.errors import Untrusted
 from cachepod.model.manifest import Manifest
 from cachepod.model.names import STORE_FORMAT
 from cachepod.snapshot.paths import remove_tree
 from cachepod.snapshot.publish import TreeSource, publish
 from cachepod.snapshot.restore import Target, restore
+from cachepod.snapshot.signing import Trusting
 from cachepod.stores.base import exists
 from cachepod.stores.local import LocalStore
 from cachepod.stores.memory import MemoryStore
 from cachepod.stores.wrappers import ReadOnly
 from tests.docs import reader
-from tests.golden.make import GOLDEN, chunks_of, fingerprint, runs_of_small_files
+from tests.golden.make import (
+    GOLDEN,
+    SIGNED_RELEASE,
+    chunks_of,
+    fingerprint,
+    keyring,
+    runs_of_small_files,
+)
 from tests.golden.tree import build, keeps_holes, keeps_xattrs, listing, without
 
 VERSIONS = sorted(path.name for path in GOLDEN.glob("v*"))
@@ -62,6 +71,20 @@ def test_a_golden_snapshot_is_restored_as_it_was(version: str, key: str, room: P
             wanted = without(wanted, "xattrs")
         assert found == wanted
     assert restore(store, key, targets, min_free=0.0).outcome == "confirmed"
+
+
+@pytest.mark.parametrize(("version", "key"), CASES)
+def test_a_golden_signature_is_good_and_what_is_not_signed_is_refused(
+    version: str, key: str, room: Path
+) -> None:
+    described = snapshots_of(version)[key]
+    store = Trusting(LocalStore(GOLDEN / version / "store"), keyring())
+    targets = [Target(tree, room / tree) for tree in described["trees"]]
+    if described["release"] == SIGNED_RELEASE:
+        assert restore(store, key, targets, check_ids=True, min_free=0.0).outcome == "restored"
+    else:
+        with pytest.raises(Untrusted):
+            restore(store, key, targets, min_free=0.0)
 
 
 @pytest.mark.parametrize(("version", "key"), CASES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -20,8 +21,16 @@ from cachepod.errors import (
 )
 
 if TYPE_CHECKING:
-    from cachepod.snapshot.verify import VerifyReport
-    from cachepod.stores.base import Store
+    from cachepod.snapshot.repair import MendReport
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What was found and done in one store; *set_aside* are the keys of snapshots."""
+
+    store: str
+    report: MendReport
+    set_aside: tuple[str, ...]
 
 
 @subcommand(
@@ -32,81 +41,131 @@ if TYPE_CHECKING:
     expired=lambda seconds: timed_out("verify", seconds, EXIT_UNREACHABLE),
 )
 @click.argument("keys", nargs=-1, metavar="[KEY]...", shell_complete=complete_key)
-def command(call: Invocation, keys: tuple[str, ...]) -> Outcome:
+@click.option("--quick", is_flag=True, help="Look only whether packs are there, and their sizes.")
+@click.option(
+    "--repair-from",
+    "sources",
+    multiple=True,
+    metavar="STORE",
+    help="Bring good copies of what is damaged from another store. Repeatable.",
+)
+@click.option(
+    "--set-aside/--no-set-aside",
+    default=True,
+    help="Whether snapshots that stay damaged make room for good ones.  [default: set-aside]",
+)
+def command(
+    call: Invocation, keys: tuple[str, ...], quick: bool, sources: tuple[str, ...], set_aside: bool
+) -> Outcome:
     """
     Read snapshots back, all of them or those named, and compare every digest.
 
-    Nothing is changed: a restore that meets the damage sets the snapshot aside. Exit code 6 means
-    damage. --timeout counts from the last moment at which something moved.
+    Exit code 6 means that there is damage which was not repaired. Snapshots that it hurts are set
+    aside, and the next publish stores them anew. --timeout counts from the last moment at which
+    something moved.
     """
+    from cachepod.stores.places import check_apart
+    from cachepod.stores.url import open_store
+
     started = time.monotonic()
     settings = call.settings()
     call.limit(settings.timeout, stall=True)
+    stores = call.stores(settings)
+    check_apart([*settings.store, *sources])
+    others = [open_store(url) for url in sources]
     chosen: list[list[str] | None] = [[key] for key in keys] or [None]
-    reports: list[tuple[Store, VerifyReport]] = []
+    results: list[_Result] = []
     found: set[str] = set()
     missing: Miss | None = None
     with call.display() as progress:
-        from cachepod.snapshot.verify import verify
+        from cachepod.snapshot.repair import mend, set_aside_damaged
 
-        for store in call.stores(settings):
+        for store in stores:
             for some in chosen:
                 try:
-                    report = verify(store, some, threads=settings.threads, progress=progress)
+                    report = mend(
+                        store,
+                        others,
+                        some,
+                        quick=quick,
+                        threads=settings.threads,
+                        progress=progress,
+                    )
                 except Miss as miss:
                     missing = miss
                     continue
                 except StoreUnreachable as error:
-                    if len(settings.store) == 1:
+                    if len(stores) == 1:
                         raise
                     progress.note(error.message)
                     continue
-                reports.append((store, report))
+                aside = set_aside_damaged(store, report.problems, progress) if set_aside else ()
+                results.append(_Result(store.url, report, aside))
                 found.update(some or ())
     if missing is not None and set(keys) - found:
         raise missing
-    return _outcome(reports, time.monotonic() - started)
+    return _outcome(results, time.monotonic() - started)
 
 
-def _outcome(reports: list[tuple[Store, VerifyReport]], seconds: float) -> Outcome:
+def _outcome(results: list[_Result], seconds: float) -> Outcome:
     problems: list[Document] = []
+    repaired: list[Document] = []
     skipped: list[str] = []
-    for store, report in reports:
-        problems += [
-            {"store": store.url, "object": each.name, "why": each.why, "keys": list(each.keys)}
-            for each in report.problems
+    aside: dict[str, None] = {}
+    code = EXIT_DONE
+    for result in results:
+        report = result.report
+        for problem in report.problems:
+            problems.append(
+                {
+                    "store": result.store,
+                    "object": problem.name,
+                    "why": problem.why,
+                    "keys": list(problem.keys),
+                }
+            )
+            if code != EXIT_DAMAGED:
+                code = EXIT_UNREACHABLE if problem.unreachable else EXIT_DAMAGED
+        repaired += [
+            {"store": result.store, "object": each.name, "from": each.source}
+            for each in report.repaired
         ]
-        skipped += report.skipped
-    snapshots = sum(report.snapshots for _, report in reports)
-    objects = sum(report.objects for _, report in reports)
-    size = sum(report.size for _, report in reports)
-    code = EXIT_DAMAGED if problems else EXIT_DONE
+        skipped += report.found.skipped
+        aside.update(dict.fromkeys(result.set_aside))
+    snapshots = sum(result.report.found.snapshots for result in results)
+    objects = sum(result.report.found.objects for result in results)
+    size = sum(result.report.found.size for result in results)
     document: Document = {
         "snapshots": snapshots,
         "objects": objects,
-        "chunks": sum(report.chunks for _, report in reports),
+        "chunks": sum(result.report.found.chunks for result in results),
         "size": size,
         "problems": problems,
+        "repaired": repaired,
+        "set_aside": list(aside),
         "skipped": skipped,
         "seconds": round(seconds, 3),
         "exit_code": code,
     }
-    lines = []
+    lines = [printable(f"{each['object']}: repaired from {each['from']}") for each in repaired]
     for each in problems:
         lines.append(printable(f"{each['object']}: {each['why']}"))
         lines += [f"  needed by {key}" for key in each["keys"]]
         if not each["keys"]:
             lines.append("  no snapshot needs what is damaged")
+    lines += [f"{key}: set aside, the next publish stores it anew" for key in aside]
     lines += [f"{key}: of a later format, not looked at" for key in skipped]
     error = ""
     if problems:
-        error = document["error"] = f"{count(len(problems), 'object')} damaged or missing"
+        what = "damaged or missing" if code == EXIT_DAMAGED else "not to be read"
+        error = document["error"] = f"{count(len(problems), 'object')} {what}"
+    told = f", {count(len(repaired), 'object')} repaired" if repaired else ""
     return Outcome(
         document=document,
         text="\n".join(lines),
         error=error,
         summary=(
-            f"verified {count(snapshots, 'snapshot')}: {count(objects, 'object')}, "
+            f"verified {count(snapshots, 'snapshot')}: {count(objects, 'object')}{told}, "
             f"{human_bytes(size)} in {duration(seconds)} ({rate(size, seconds)})"
         ),
         exit_code=code,
