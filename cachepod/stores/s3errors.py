@@ -155,7 +155,8 @@ def trouble(error: Exception, location: S3Location, name: str | None) -> Cachepo
 
     if isinstance(error, exceptions.ClientError):
         return _refusal(error.response, location, name)
-    if isinstance(error, exceptions.HTTPClientError | HTTPError | HTTPException | OSError):
+    broken = exceptions.HTTPClientError | exceptions.ConnectionError
+    if isinstance(error, broken | HTTPError | HTTPException | OSError):
         return _network(error, location)
     if isinstance(error, exceptions.IncompleteReadError):  # a wrong checksum is one too
         return StoreUnreachable(
@@ -198,6 +199,9 @@ def trouble(error: Exception, location: S3Location, name: str | None) -> Cachepo
         return StoreUnreachable(
             location.url, f"{location.where} does not answer as a S3 service does", hint=_ENDPOINT
         )
+    if isinstance(error, RecursionError):
+        # botocore asks for the region of a bucket that was moved, and again if that is redirected.
+        return StoreUnreachable(location.url, f"{_ELSEWHERE.why} (301)", hint=_REGION)
     if isinstance(error, exceptions.BotoCoreError):
         return StoreUnreachable(location.url, f"{type(error).__name__}: {_clean(error)}")
     return None
@@ -235,12 +239,15 @@ def _refusal(response: Mapping[str, Any], location: S3Location, name: str | None
     meaning = MEANINGS.get(code) or STATUSES.get(status)
     if meaning is None:
         transient = status >= 500
+        hint = "try again later" if transient else _ENDPOINT
+        if status == 400 and location.checksums:
+            hint = "leave checksums=on out of the store's URL: many services know none of them"
         return Refusal(
             location.url,
             f"the service refused ({_label(status, code)})" + (f": {said}" if said else ""),
             status=status,
             code=code,
-            hint="" if transient else _ENDPOINT,
+            hint=hint,
             transient=transient,
         )
     why = f"{meaning.why} ({_label(status, code)})"

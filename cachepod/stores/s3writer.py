@@ -74,7 +74,7 @@ class Uploads:
         self._slots = threading.BoundedSemaphore(at_once)
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="upload")
 
-    def submit(self, send: Callable[[], None]) -> Future[None]:
+    def submit(self, send: Callable[[], object]) -> Future[object]:
         """Have *send* called by a thread; waits while too many parts are on their way."""
         self._slots.acquire()
         try:
@@ -105,7 +105,7 @@ class S3Writer(Writer):
         self._buffer = bytearray()
         self._size = 0
         self._upload: str | None = None
-        self._sent: list[Future[None]] = []
+        self._sent: list[Future[object]] = []
         self._tags: dict[int, str] = {}
         self._failure: CachepodError | None = None
         self._stopped = False

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.s3 import BUCKET, Server, environment, moto_server, rclone_server
+from tests.support.s3proxy import Proxy, proxy
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,20 @@ def moto() -> Iterator[Server]:
 def rclone() -> Iterator[Server]:
     with rclone_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _moto_proxy(moto: Server) -> Iterator[Proxy]:
+    with proxy(moto.endpoint) as served:
+        yield served
+
+
+@pytest.fixture
+def troubled(_moto_proxy: Proxy) -> Iterator[Proxy]:
+    """A proxy before moto, with no faults yet."""
+    _moto_proxy.reset()
+    yield _moto_proxy
+    _moto_proxy.reset()
 
 
 @pytest.fixture

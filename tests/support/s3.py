@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,11 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 @dataclass(frozen=True)
 class Server:
-    """A service that runs; *endpoint* is its URL."""
+    """A service that runs at *endpoint*; *directory* holds its buckets, where that is known."""
 
     endpoint: str
-    pid: int
+    pid: int = 0
+    directory: Path = Path("/nonexistent")
 
     def url(self, prefix: str = "", bucket: str = BUCKET, **parameters: object) -> str:
         """The URL of a store there; what fails is by default tried again once, and at once."""
@@ -111,7 +112,7 @@ def rclone_server(bucket: str = BUCKET) -> Iterator[Server]:
     ]
     try:
         with _running(command, port) as server:
-            yield server
+            yield replace(server, directory=directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
