@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 from cachepod import __version__
@@ -79,7 +80,7 @@ def _make(location: S3Location) -> Any:
     region = location.region or session.get_config_variable("region")
     if region is None and location.endpoint:
         region = _DEFAULT_REGION  # the signature needs one, and most services look at none
-    return session.create_client(
+    client = session.create_client(
         "s3",
         region_name=region,
         endpoint_url=location.endpoint,
@@ -95,3 +96,14 @@ def _make(location: S3Location) -> Any:
             user_agent_extra=f"cachepod/{__version__}",
         ),
     )
+    if location.endpoint:
+        client.meta.events.register("before-call.s3.HeadBucket", _know_no_region)
+    return client
+
+
+def _know_no_region(**_: object) -> Any:
+    """
+    Answer botocore's own question where a bucket lies that a service of one endpoint redirects
+    from; asked there, it would be redirected as well, and ask again for ever.
+    """
+    return SimpleNamespace(status_code=200), {"ResponseMetadata": {"HTTPHeaders": {}}}

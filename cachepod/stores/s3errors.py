@@ -199,9 +199,6 @@ def trouble(error: Exception, location: S3Location, name: str | None) -> Cachepo
         return StoreUnreachable(
             location.url, f"{location.where} does not answer as a S3 service does", hint=_ENDPOINT
         )
-    if isinstance(error, RecursionError):
-        # botocore asks for the region of a bucket that was moved, and again if that is redirected.
-        return StoreUnreachable(location.url, f"{_ELSEWHERE.why} (301)", hint=_REGION)
     if isinstance(error, exceptions.BotoCoreError):
         return StoreUnreachable(location.url, f"{type(error).__name__}: {_clean(error)}")
     return None
