@@ -29,9 +29,7 @@ def private_file(kind: str, places: Iterable[Path], suffix: str, *, create: bool
     Raises:
         OSError: There is no such directory, or not one that this user alone may write to.
     """
-    import tempfile
-
-    directory = Path(tempfile.gettempdir(), f"cachepod-{os.getuid()}")
+    directory = Path(_temporary_directory(), f"cachepod-{os.getuid()}")
     if create:
         directory.mkdir(mode=0o700, exist_ok=True)
     info = directory.lstat()
@@ -39,3 +37,12 @@ def private_file(kind: str, places: Iterable[Path], suffix: str, *, create: bool
         raise PermissionError(errno.EPERM, "somebody else may write there", str(directory))
     real = b"\0".join(sorted(os.fsencode(os.path.realpath(place)) for place in places))
     return directory / f"{kind}-{hashlib.sha256(real).hexdigest()[:16]}{suffix}"
+
+
+def _temporary_directory() -> str:
+    """As tempfile.gettempdir() has it, whose import costs a publish that has nothing to do much."""
+    named = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
+    for place in (*named, "/tmp", "/var/tmp"):
+        if place and os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK):
+            return os.path.abspath(place)
+    return "/tmp"

@@ -366,14 +366,20 @@ def take(
     claim = Claim(Holder.here(), token or new_token(), failures=sight.failures)
     lease = Lease(store, name, number, claim, clock)
     try:
-        first = put(store, lease_name(name, number), claim.encode())
-    except StoreUnreachable:
-        if not lease.confirm():
-            raise
-        first = True
-    if first and not store.exclusive:
-        sleep(random.uniform(*SETTLE))
-    return lease if lease.confirm() else None
+        try:
+            first = put(store, lease_name(name, number), claim.encode())
+        except StoreUnreachable:
+            if not lease.confirm():
+                raise
+            first = True
+        if first and not store.exclusive:
+            sleep(random.uniform(*SETTLE))
+        return lease if lease.confirm() else None
+    except CachepodError:
+        raise  # if it was taken all the same, whoever tries again knows it by its token
+    except BaseException:
+        quietly(lease.hand_over)
+        raise
 
 
 def new_token() -> str:

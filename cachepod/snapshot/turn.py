@@ -123,10 +123,9 @@ def await_turn(
                         raise
                     lease, trouble = None, error
                 if lease is not None:
-                    if not ready():
+                    if _is_needed(lease, ready):
                         ending = Ending.TAKEN if met is None else Ending.TAKEN_OVER
                         return ended(ending, lease)
-                    leases.quietly(lease.release)
                     return ended(Ending.READY)
                 watch.beaten(seen.number + 1)
         left = started + wait - clock()
@@ -136,6 +135,18 @@ def await_turn(
             return ended(Ending.TIRED)
         sleep(min(left, pause * random.uniform(0.5, 1.0)))
         pause = min(1.5 * pause, PAUSE[1])
+
+
+def _is_needed(lease: Lease, ready: Callable[[], bool]) -> bool:
+    """Whether the work is still to be done; a lease that is of no use is left."""
+    try:
+        needed = not ready()
+    except BaseException:
+        leases.quietly(lease.hand_over)
+        raise
+    if not needed:
+        leases.quietly(lease.release)
+    return needed
 
 
 def _is_held_by_another(seen: Sight, token: str) -> bool:

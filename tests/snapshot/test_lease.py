@@ -444,6 +444,30 @@ def test_a_release_that_dies_halfway_does_not_bring_an_older_lease_back(
     assert list(objects(store)) == [lease_name(NAME, 2)]
 
 
+@pytest.mark.parametrize("looks", [1, 2], ids=["while it settles", "while it looks once more"])
+def test_who_is_stopped_just_after_the_taking_hands_over(world: World, looks: int) -> None:
+    store = LastOneWins()
+    left = iter(range(looks - 1))
+
+    def stopped(*words: object) -> bool:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return False
+
+    answers = iter([False])
+    with pytest.raises(KeyboardInterrupt):
+        await_turn(
+            store,
+            NAME,
+            ready=lambda: next(answers, None) is None and stopped(),
+            wait=0,
+            clock=world.clock,
+            sleep=stopped,
+        )
+    (document,) = objects(store).values()
+    assert document["state"] == "free"
+
+
 # Renewal by a thread
 
 
