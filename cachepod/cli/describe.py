@@ -21,13 +21,20 @@ from cachepod.model.fingerprint import Difference
 
 if TYPE_CHECKING:
     from cachepod.environment.config import Settings
-    from cachepod.environment.hook import Publication
     from cachepod.environment.install import InstallReport
+    from cachepod.environment.publication import Publication
     from cachepod.environment.restoration import Restoration
     from cachepod.snapshot.catalog import Relative
 
 _SHOWN = 12  # differing inputs in a log; `cachepod key --against` has all of them
 _ABSENT = "-"
+_STANDS = {
+    "present": "present in {}",
+    "lost": "another publisher was first in {}",
+    "filling": "on its way to {}, in the background",
+    "absent": "not in {}",
+    "unsigned": "not stored in {}: there is no signing_key to sign it with",
+}
 
 
 def restoration(result: Restoration, settings: Settings, seconds: float) -> Outcome:
@@ -76,6 +83,9 @@ def restoration(result: Restoration, settings: Settings, seconds: float) -> Outc
         )
     else:
         summary = f"{result.outcome}: {result.key} in {duration(seconds)}"
+    if result.filling:
+        document["filling"] = list(result.filling)
+        summary += f"; {', '.join(result.filling)} is being filled in the background"
     if result.lease == "awaited":
         builder = printable(result.built_by) or "another container"
         summary += f"; waited {duration(result.waited)} for {builder}"
@@ -194,12 +204,8 @@ def publication(done: Sequence[Publication], key: str, seconds: float) -> Outcom
     parts: list[str] = []
     for each in done:
         entry: Document = {"store": each.store, "outcome": each.outcome}
-        report = each.report
-        if each.outcome == "unsigned":
-            parts.append(f"not stored in {each.store}: there is no signing_key to sign it with")
-        elif report is None:
-            parts.append(f"present in {each.store}")
-        else:
+        report, copied = each.report, each.copied
+        if report is not None:
             took = report.phases or {}
             entry.update(
                 files=report.files,
@@ -210,18 +216,13 @@ def publication(done: Sequence[Publication], key: str, seconds: float) -> Outcom
                 phases={name: round(value, 3) for name, value in took.items()},
                 warnings=list(report.warnings),
             )
-            if each.outcome == "stored":
-                parts.append(
-                    f"stored in {each.store}: "
-                    f"{work(report.files, report.size, sum(took.values()))}, "
-                    f"{human_bytes(report.stored_new)} new{phases(took)}"
-                )
-            else:
-                parts.append(f"another publisher was first in {each.store}")
+        elif copied is not None:
+            entry.update(packs=copied.packs, size=copied.size, there=copied.there)
+        parts.append(_published(each))
         stored.append(entry)
     outcomes = {each.outcome for each in done}
     document: Document = {
-        "outcome": next((o for o in ("stored", "unsigned") if o in outcomes), "present"),
+        "outcome": next((o for o in ("stored", "copied", "unsigned") if o in outcomes), "present"),
         "key": key,
         "stores": stored,
         "seconds": round(seconds, 3),
@@ -229,3 +230,22 @@ def publication(done: Sequence[Publication], key: str, seconds: float) -> Outcom
     }
     summary = f"{key} {'; '.join(parts)} ({duration(seconds)})"
     return Outcome(document=document, summary=summary)
+
+
+def _published(each: Publication) -> str:
+    """What a publish did at one store, after the key's name."""
+    report, copied = each.report, each.copied
+    if each.outcome == "stored" and report is not None:
+        took = report.phases or {}
+        return (
+            f"stored in {each.store}: "
+            f"{work(report.files, report.size, sum(took.values()))}, "
+            f"{human_bytes(report.stored_new)} new{phases(took)}"
+        )
+    if each.outcome == "copied" and copied is not None:
+        took = copied.phases
+        return (
+            f"copied to {each.store}: {count(copied.packs, 'pack')}, "
+            f"{human_bytes(copied.size)} in {duration(sum(took.values()))}"
+        )
+    return _STANDS[each.outcome].format(each.store)

@@ -183,6 +183,11 @@ _SETTINGS: dict[str, Decorator] = {
         metavar="SECONDS",
         help="How long to wait for another container to publish the key.",
     ),
+    "fill": click.option(
+        "--fill",
+        type=click.Choice(["background", "after", "off"]),
+        help="When a nearer store gets what a farther one had.",
+    ),
     "threads": click.option(
         "--threads",
         type=click.IntRange(min=0),

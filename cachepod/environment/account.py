@@ -9,7 +9,7 @@ from cachepod.errors import EXIT_DAMAGED, EXIT_MISS, EXIT_PARTIAL
 from cachepod.snapshot.uses import Event, Use, record
 
 if TYPE_CHECKING:
-    from cachepod.environment.hook import Publication
+    from cachepod.environment.publication import Publication
     from cachepod.environment.restoration import Restoration
     from cachepod.stores.base import WriteStore
 

@@ -74,6 +74,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "wait": Key(read.number(0), "--wait"),
         "min_free": Key(read.number(0, 0.9, "write 0.1 for a tenth of the file system")),
         "compile": Key(read.yes_or_no),
+        "fill": Key(read.one_of("background", "after", "off"), "--fill"),
         "signing_key": Key(read.path),
         "trusted_keys": Key(read.paths),
     }
@@ -122,6 +123,7 @@ class Settings:
     wait: float = 240.0
     min_free: float = 0.10
     compile: bool = True
+    fill: str = "background"
     signing_key: Path | None = field(default=None, repr=False)
     trusted_keys: tuple[Path, ...] = field(default=(), repr=False)
     sources: Mapping[str, str] = field(default_factory=dict)

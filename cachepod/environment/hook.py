@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,33 +26,15 @@ from cachepod.errors import (
 from cachepod.model.names import manifest_name
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.stamp import ENVIRONMENT_TREE, State, read_stamp
-from cachepod.stores.base import Store, WriteStore, exists
+from cachepod.stores.base import Store, WriteStore
 
 if TYPE_CHECKING:
     from cachepod.environment.config import Settings
     from cachepod.environment.identity import Identity
     from cachepod.environment.install import InstallReport
-    from cachepod.snapshot.publish import PublishReport
-    from cachepod.snapshot.signing import Keyring
+    from cachepod.environment.publication import Publication
 
 _LOCK_PATIENCE = 900.0  # seconds; longer than any install that is still alive
-
-
-@dataclass(frozen=True)
-class Publication:
-    """
-    What a publish did at one store.
-
-    Args:
-        outcome: ``stored``, ``present``, ``lost`` (another was first), or ``unsigned``: it is not
-            stored, for only signed snapshots are believed and there is no key to sign it with.
-
-        report: None where nothing was to be stored.
-    """
-
-    store: str
-    outcome: str
-    report: PublishReport | None = None
 
 
 def trees(settings: Settings) -> dict[str, Path]:
@@ -76,7 +57,7 @@ def publish_environment(
     progress: Progress | None = None,
 ) -> list[Publication]:
     """
-    Store the trees under the key, in every store that lacks it.
+    Store the trees under the key, in every store that lacks it; see publication.py for how.
 
     The lease that a restore has taken is renewed meanwhile and released at the end.
 
@@ -98,101 +79,10 @@ def publish_environment(
 
         CachepodError: What the first store that failed said; the others were still tried.
     """
+    from cachepod.environment.publication import publish_everywhere
+
     with publishing(settings, identity.key, stores):
-        return _publish(settings, identity, stores, force, progress or NoProgress())
-
-
-def _publish(
-    settings: Settings,
-    identity: Identity,
-    stores: Sequence[WriteStore],
-    force: bool,
-    told: Progress,
-) -> list[Publication]:
-    done: list[Publication] = []
-    lacking: list[tuple[WriteStore, bool]] = []
-    failed: CachepodError | None = None
-    name = manifest_name(identity.key)
-    spoilt = _spoilt(settings, identity.key)
-    keyring: Keyring | None = None
-    if settings.signed and not _is_known(settings, identity.key):
-        from cachepod.environment.trust import keyring_of
-
-        keyring = keyring_of(settings, told)
-    for store in stores:
-        try:
-            present = not force and exists(store, name)
-            is_spoilt = present and bool(spoilt) and stored_digest(store, identity.key) == spoilt
-            replace = force or is_spoilt
-            if present and not replace and keyring is not None:
-                replace = not _vouched(store, keyring, name)
-        except CachepodError as error:
-            failed = failed or error
-            continue
-        if present and not replace:
-            done.append(Publication(store.url, "present"))
-        else:
-            lacking.append((store, replace))
-    if lacking:
-        _check_publishable(settings, identity.key, force)
-        if settings.signed:
-            from cachepod.environment.trust import keyring_of
-
-            keyring = keyring or keyring_of(settings, told)
-            if keyring.own is None:  # it would be of no use to anybody who asks for signatures
-                done += [Publication(store.url, "unsigned") for store, _ in lacking]
-                lacking.clear()
-    for store, replace in lacking:
-        from cachepod.snapshot.publish import TreeSource, publish
-        from cachepod.snapshot.signing import Trusting
-
-        try:
-            report = publish(
-                store if keyring is None else Trusting(store, keyring),
-                identity.key,
-                identity.fingerprint,
-                [TreeSource(tree, root) for tree, root in trees(settings).items()],
-                level=settings.level,
-                threads=settings.threads,
-                force=replace,
-                sign=None if keyring is None else keyring.sign,
-                progress=told,
-            )
-        except CachepodError as error:
-            if failed is not None:
-                told.note(sentence(error))
-            failed = failed or error
-        else:
-            done.append(Publication(store.url, report.outcome, report))
-    if failed is not None:
-        raise failed
-    return done
-
-
-def _spoilt(settings: Settings, key: str) -> str:
-    """
-    Digest of a snapshot of *key* that did not work here, where an install has; empty if none.
-
-    A restore found it out, and the install that followed passed the same checks.
-    """
-    stamp = read_stamp(settings.prefix) if settings.wants_environment else None
-    if stamp is None or stamp.key != key or stamp.state is not State.INSTALLED:
-        return ""
-    return stamp.spoils
-
-
-def _is_known(settings: Settings, key: str) -> bool:
-    """Whether the trees hold the snapshot of *key*, so that a restore or publish has judged it."""
-    stamps = [read_stamp(root) for root in trees(settings).values()]
-    return all(
-        stamp is not None and stamp.state is State.COMPLETE and stamp.key == key for stamp in stamps
-    )
-
-
-def _vouched(store: WriteStore, keyring: Keyring, name: str) -> bool:
-    from cachepod.snapshot.signing import vouched
-
-    return vouched(store, keyring, name)
+        return publish_everywhere(settings, identity, stores, force, progress or NoProgress())
 
 
 def stored_digest(store: Store, key: str) -> str:
@@ -215,7 +105,7 @@ def stored_digest(store: Store, key: str) -> str:
     return Manifest.digest_of(bytes(head))
 
 
-def _check_publishable(settings: Settings, key: str, force: bool) -> None:
+def check_publishable(settings: Settings, key: str, force: bool) -> None:
     """Refuse to store, for ever and for everyone, what is not the environment of *key*."""
     for name, root in settings.trees.items():
         if not root.is_dir():

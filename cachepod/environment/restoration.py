@@ -77,6 +77,8 @@ class Restoration:
         built_by: The other container, as a person calls it.
 
         remark: What a reader of a miss should know of it, as a clause.
+
+        filling: URLs of nearer stores that get the snapshot in the background.
     """
 
     outcome: str
@@ -92,6 +94,7 @@ class Restoration:
     lease: str = ""
     built_by: str = ""
     remark: str = ""
+    filling: tuple[str, ...] = ()
 
 
 @dataclass
@@ -184,15 +187,21 @@ def restore_environment(
             break
         hit = _hit(settings, identity, stores, search, force, told)
         looks += 1
+    filling: tuple[str, ...] = ()
     if hit is None:
         with kept(settings, wait.lease):
             hit = _no_hit(settings, identity, search, force, told)
+    elif len(stores) > 1:
+        from cachepod.environment.filling import after_restore
+
+        filling = after_restore(settings, identity.key, stores, search.answered, hit, told)
     return replace(
         hit,
         waited=wait.waited,
         lease=wait.outcome,
         built_by=wait.built_by,
         remark=wait.remark,
+        filling=filling,
     )
 
 
@@ -257,7 +266,7 @@ def _hit(
     search.lacking.clear()
     search.unreachable = None
     for store in stores:
-        found = _from_store(settings, identity, store, search, force, progress)
+        found = _from_store(settings, identity, store, stores, search, force, progress)
         if found is None:
             continue
         tried = _tried(settings, identity, found)
@@ -286,6 +295,7 @@ def _from_store(
     settings: Settings,
     identity: Identity,
     store: WriteStore,
+    stores: Sequence[WriteStore],
     search: _Search,
     force: bool,
     progress: Progress,
@@ -302,6 +312,7 @@ def _from_store(
             threads=settings.threads,
             direct=settings.direct,
             check_ids=settings.signed,
+            backups=[other for other in stores if other is not store],
             force=force,
             min_free=settings.min_free,
             progress=progress,

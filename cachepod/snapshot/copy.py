@@ -161,8 +161,12 @@ def copy(
 
 
 def _threads(source: Store, destination: Store) -> int:
-    wanted = cores() + max(source.parallel_reads, destination.parallel_reads)
-    return max(1, min(wanted, _MOST_THREADS, memory() // 4 // _THREAD_MEMORY))
+    """As many as keep both busy; few where the destination is remote and keeps parts to be sent."""
+    if destination.parallel_reads:
+        wanted = cores() + 2
+    else:
+        wanted = min(cores() + source.parallel_reads, _MOST_THREADS)
+    return max(1, min(wanted, memory() // 4 // _THREAD_MEMORY))
 
 
 def _report(plan: CopyPlan, phases: Phases, run: _Copy | None = None) -> CopyReport:

@@ -36,6 +36,19 @@ class Problem:
     unreachable: bool = False
 
 
+def mark(store: WriteStore, pack: str, key: str, why: str) -> None:
+    """
+    Say that a reader of *key* found the pack with the id *pack* damaged.
+
+    A publish takes no chunk from it, and a copy of a snapshot that needs it brings it anew.
+
+    Raises:
+        SpaceExhausted, StoreUnreachable: The store cannot be written to.
+    """
+    data = json.dumps({"pack": pack, "key": key, "why": why, "time": time.time()})
+    put(store, damaged_name(pack), data.encode())
+
+
 def set_aside(store: WriteStore, key: str, error: CorruptObject | ObjectMissing) -> None:
     """
     Make room for a good snapshot where a damaged one lies, so that the next publish stores it.
@@ -49,8 +62,7 @@ def set_aside(store: WriteStore, key: str, error: CorruptObject | ObjectMissing)
     """
     pack = error.name.rpartition("/")[2]
     if is_pack_id(pack):
-        mark = json.dumps({"pack": pack, "key": key, "why": error.message, "time": time.time()})
-        put(store, damaged_name(pack), mark.encode())
+        mark(store, pack, key, error.message)
     if not _is_hurt(store, key, pack):
         return
     try:

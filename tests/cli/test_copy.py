@@ -148,7 +148,7 @@ def test_a_copy_that_is_killed_goes_on_where_it_ended(project: Project) -> None:
         [sys.executable, str(slow)], cwd=project.root, env=environment(project.root)
     )
     other = project.root / "other"
-    wait_until(lambda: len(list(other.glob("packs/*/*"))) == len(project.packs()))
+    wait_until(lambda: len(list(other.glob("packs/*/[!.]*"))) == len(project.packs()))
     process.kill()
     process.wait()
     assert not list(other.glob("manifests/*/*"))

@@ -277,12 +277,12 @@ def test_a_foreign_directory_is_left_alone(project: Project) -> None:
 def test_the_nearest_store_that_has_it_is_used(project: Project) -> None:
     key = project.ready("--store", "far")
     project.wipe()
-    stores = ("--store", "near", "--store", "far")
+    stores = ("--store", "near", "--store", "far", "--fill", "after")
     document = project.run("restore", "--json", *stores).json
     assert document["outcome"] == "restored"
     assert document["store"].endswith("/far")
     published = project.run("publish", "--json", *stores).json
-    assert [each["outcome"] for each in published["stores"]] == ["present", "stored"]
+    assert [each["outcome"] for each in published["stores"]] == ["copied", "present"]
     project.wipe()
     again = project.run("restore", "--json", *stores).json
     assert (again["key"], again["outcome"]) == (key, "restored")

@@ -390,7 +390,7 @@ class TestVariables:
             "level": "5", "threads": "2", "timeout": "9", "wait": "9", "min_free": "0.5",
             "direct": "0", "compile": "0", "installer": "pip", "cuda": "12.8",
             "torch_index": "pypi", "index_url": "https://h/", "extra_index_urls": "https://h/",
-            "trees": "a=/b", "apt": "ffmpeg", "check": "os",
+            "trees": "a=/b", "apt": "ffmpeg", "check": "os", "fill": "off",
         }  # fmt: skip
         for name in set(KEYS) - {"key"}:
             variable = f"CACHEPOD_{name.upper()}"
@@ -456,7 +456,7 @@ class TestTheReference:
     def test_it_tells_the_defaults(self) -> None:
         defaults = {each.name: each.default for each in dataclasses.fields(Settings)}
         table = self.table()
-        for name in ("level", "threads", "installer", "torch_index"):
+        for name in ("level", "threads", "installer", "torch_index", "fill"):
             assert table[name][1] == f"`{defaults[name]}`"
         for name in ("timeout", "wait", "min_free"):
             assert float(table[name][1].strip("`")) == defaults[name]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cachepod.snapshot.copy import CopiedSnapshot, CopyReport
     from cachepod.snapshot.copyplan import CopyPlan
     from cachepod.snapshot.damage import Problem
+    from cachepod.snapshot.progress import Progress
+    from cachepod.stores.base import Store, WriteStore
 
 _BROUGHT = frozenset({"copied", "replaced", "healed"})
 _WORDS = {
@@ -39,6 +41,8 @@ _WORDS = {
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @click.option("--force", is_flag=True, help="Replace other snapshots of the same keys in DST.")
 @click.option("--dry-run", is_flag=True, help="Show what would be moved, and move nothing.")
+# What the hook leaves behind to fill a nearer store: low priority, and one of the fleet at a time.
+@click.option("--background", is_flag=True, hidden=True)
 def command(
     call: Invocation,
     source: str,
@@ -46,6 +50,7 @@ def command(
     keys: tuple[str, ...],
     force: bool,
     dry_run: bool,
+    background: bool,
 ) -> Outcome:
     """
     Replicate snapshots from the store SRC to the store DST, all of them or those named.
@@ -65,6 +70,8 @@ def command(
     with call.display() as progress:
         # What is not signed is worth nothing in the other place either, where a key is configured.
         one, other = believed([open_store(source), open_store(destination)], settings, progress)
+        if background:
+            return _fill(one, other, keys, settings.threads, progress)
         if dry_run:
             from cachepod.snapshot.copyplan import plan_copy
 
@@ -74,6 +81,30 @@ def command(
 
         report = copy(one, other, chosen, force=force, threads=settings.threads, progress=progress)
     return _outcome(report, (one.url, other.url), time.monotonic() - started)
+
+
+def _fill(
+    source: Store, destination: WriteStore, keys: Sequence[str], threads: int, progress: Progress
+) -> Outcome:
+    from cachepod.environment.filling import stand_back
+    from cachepod.snapshot.fill import fill
+
+    stand_back()
+    done: list[Document] = []
+    code = EXIT_DONE
+    for key in keys:
+        report = fill(source, destination, key, threads=threads, progress=progress)
+        entry: Document = {"key": key, "outcome": report.outcome}
+        if report.report is not None:
+            entry.update(packs=report.report.packs, size=report.report.size)
+            code = EXIT_DAMAGED if report.report.problems else code
+        done.append(entry)
+    told = ", ".join(f"{each['key']} {each['outcome']}" for each in done)
+    return Outcome(
+        document={"filled": done, "exit_code": code},
+        summary=f"{destination.url}: {told or 'nothing to fill'}",
+        exit_code=code,
+    )
 
 
 def _outcome(report: CopyReport, ends: tuple[str, str], seconds: float) -> Outcome:

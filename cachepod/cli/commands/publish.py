@@ -20,6 +20,7 @@ from cachepod.errors import EXIT_UNREACHABLE
     "level",
     "threads",
     "timeout",
+    "fill",
     expired=lambda seconds: timed_out("publish", seconds, EXIT_UNREACHABLE),
 )
 @click.option("--force", is_flag=True, help="Store it anew even if the store has it.")

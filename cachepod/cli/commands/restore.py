@@ -19,6 +19,7 @@ from cachepod.errors import EXIT_MISS
     *KEY,
     "wait",
     "timeout",
+    "fill",
     "threads",
     "direct",
     expired=lambda seconds: timed_out("restore", seconds, EXIT_MISS),

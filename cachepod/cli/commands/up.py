@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     *KEY,
     "wait",
     "timeout",
+    "fill",
     "threads",
     "direct",
     "level",
@@ -59,6 +60,8 @@ def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
             installed = stage("install", _install(call, settings, identity))
             if installed.exit_code:
                 return Outcome(document=installed.document, exit_code=installed.exit_code)
+            stage("publish", _publish(call, settings, identity))
+        elif settings.fill == "after" and len(settings.store) > 1:
             stage("publish", _publish(call, settings, identity))
     outcome = Outcome(
         document=document, summary=f"up: {identity.key} in {duration(time.monotonic() - started)}"

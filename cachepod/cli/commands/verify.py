@@ -64,6 +64,7 @@ def command(
     aside, and the next publish stores them anew. --timeout counts from the last moment at which
     something moved.
     """
+    from cachepod.environment.trust import believed
     from cachepod.stores.places import check_apart
     from cachepod.stores.url import open_store
 
@@ -72,13 +73,15 @@ def command(
     call.limit(settings.timeout, stall=True)
     stores = call.stores(settings)
     check_apart([*settings.store, *sources])
-    others = [open_store(url) for url in sources]
     chosen: list[list[str] | None] = [[key] for key in keys] or [None]
     results: list[_Result] = []
     found: set[str] = set()
     missing: Miss | None = None
     with call.display() as progress:
         from cachepod.snapshot.repair import mend, set_aside_damaged
+
+        # What is brought must be signed, where a key is configured.
+        others = believed([open_store(url) for url in sources], settings, progress)
 
         for store in stores:
             for some in chosen:

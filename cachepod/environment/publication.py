@@ -1,0 +1,264 @@
+"""
+Which stores get a snapshot, and how: written to one from the trees, replicated to the others.
+
+After a restore that was a hit all of it is a look at each store, and imports nothing of the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cachepod.environment.hook import check_publishable, sentence, stored_digest, trees
+from cachepod.errors import CachepodError
+from cachepod.model.names import manifest_name
+from cachepod.snapshot.progress import Progress
+from cachepod.snapshot.stamp import State, read_stamp
+from cachepod.stores.base import WriteStore, exists
+
+if TYPE_CHECKING:
+    from cachepod.environment.config import Settings
+    from cachepod.environment.identity import Identity
+    from cachepod.snapshot.copy import CopyReport
+    from cachepod.snapshot.publish import PublishReport
+    from cachepod.snapshot.signing import Keyring
+
+
+@dataclass(frozen=True)
+class Publication:
+    """
+    What a publish did at one store.
+
+    Args:
+        store: Its URL.
+
+        outcome: ``present``: it had the snapshot. ``stored``, or ``lost`` where another publisher
+            was first: as :class:`.PublishReport` says. ``copied``: from another store.
+            ``filling``: a process that was left behind copies it. ``absent``: it lacks the
+            snapshot, and the setting ``fill`` leaves it so. ``unsigned``: no key to sign it with.
+
+        report: Of a publish from the trees.
+
+        copied: Of a copy.
+    """
+
+    store: str
+    outcome: str
+    report: PublishReport | None = None
+    copied: CopyReport | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """
+    How one store stands before a publish.
+
+    Args:
+        present: It has a snapshot of the key, and that is to stay.
+
+        replace: What it has under the key, if anything, is not to stay.
+    """
+
+    store: WriteStore
+    present: bool
+    replace: bool = False
+
+
+def publish_everywhere(
+    settings: Settings,
+    identity: Identity,
+    stores: Sequence[WriteStore],
+    force: bool,
+    told: Progress,
+) -> list[Publication]:
+    """
+    As :func:`.hook.publish_environment`, but for the lease.
+
+    The nearest store that lacks the snapshot is written from the trees, unless another has it; the
+    others are replicated to.
+    """
+    key = identity.key
+    known = not force and _is_known(settings, key)
+    keyring: Keyring | None = None
+    if settings.signed and not known:
+        from cachepod.environment.trust import keyring_of
+
+        keyring = keyring_of(settings, told)
+    run = _Publishing(settings, identity, keyring, told)
+    standings = run.look(stores, force, "" if known else _spoilt(settings, key))
+    lacking = [each for each in standings if not each.present]
+    if lacking:
+        check_publishable(settings, key, force)
+        origin = next((each.store for each in standings if each.present), None)
+        if known and origin is not None:
+            run.after_a_hit(origin, [each.store for each in lacking])
+        elif origin is not None and not any(each.replace for each in lacking):
+            run.replicate(origin, lacking)
+        else:
+            run.from_trees(lacking)
+    if run.failed is not None:
+        stored = [each.store for each in run.done.values() if each.outcome in ("stored", "copied")]
+        if stored:
+            told.note(f"{key} is stored in {', '.join(stored)}")
+        raise run.failed
+    return [run.done[store.url] for store in stores if store.url in run.done]
+
+
+def _is_known(settings: Settings, key: str) -> bool:
+    """Whether the trees hold the snapshot of *key*, so that a restore or publish has judged it."""
+    stamps = [read_stamp(root) for root in trees(settings).values()]
+    return all(
+        stamp is not None and stamp.state is State.COMPLETE and stamp.key == key for stamp in stamps
+    )
+
+
+def _spoilt(settings: Settings, key: str) -> str:
+    """
+    Digest of a snapshot of *key* that did not work here, where an install has; empty if none.
+
+    A restore found it out, and the install that followed passed the same checks.
+    """
+    stamp = read_stamp(settings.prefix) if settings.wants_environment else None
+    if stamp is None or stamp.key != key or stamp.state is not State.INSTALLED:
+        return ""
+    return stamp.spoils
+
+
+class _Publishing:
+    """One publish to one or more stores; *failed* is what went wrong first."""
+
+    def __init__(
+        self, settings: Settings, identity: Identity, keyring: Keyring | None, told: Progress
+    ) -> None:
+        self.done: dict[str, Publication] = {}
+        self.failed: CachepodError | None = None
+        self._settings = settings
+        self._identity = identity
+        self._key = identity.key
+        self._keyring = keyring
+        self._told = told
+
+    def look(self, stores: Sequence[WriteStore], force: bool, spoilt: str) -> list[Standing]:
+        """How each store stands; those that do not answer are left out."""
+        standings = []
+        for store in stores:
+            try:
+                standing = self._standing(store, force, spoilt)
+            except CachepodError as error:
+                self._fail(error)
+                continue
+            if standing.present:
+                self._note(Publication(store.url, "present"))
+            standings.append(standing)
+        return standings
+
+    def _standing(self, store: WriteStore, force: bool, spoilt: str) -> Standing:
+        name = manifest_name(self._key)
+        if force or not exists(store, name):
+            return Standing(store, False, replace=force)
+        replace = bool(spoilt) and stored_digest(store, self._key) == spoilt
+        if not replace and self._keyring is not None:
+            from cachepod.snapshot.signing import vouched
+
+            replace = not vouched(store, self._keyring, name)
+        return Standing(store, not replace, replace)
+
+    def after_a_hit(self, origin: WriteStore, lacking: Sequence[WriteStore]) -> None:
+        """What the trees hold is safe in *origin*; the setting says when the others get it."""
+        if self._settings.fill == "after":
+            self.replicate(origin, [Standing(store, False) for store in lacking])
+            return
+        urls = [store.url for store in lacking]
+        filling: tuple[str, ...] = ()
+        if self._settings.fill == "background":
+            from cachepod.environment.filling import fill_behind
+
+            filling = fill_behind(self._settings, self._key, origin.url, urls, self._told)
+        for url in urls:
+            self._note(Publication(url, "filling" if url in filling else "absent"))
+
+    def from_trees(self, lacking: Sequence[Standing]) -> None:
+        """Write the first of *lacking* that can be written, and replicate to those after it."""
+        if self._settings.signed and not self._can_sign():
+            for each in lacking:  # it would be of no use to anybody who asks for signatures
+                self._note(Publication(each.store.url, "unsigned"))
+            return
+        for place, each in enumerate(lacking):
+            if self._publish(each):
+                self.replicate(each.store, lacking[place + 1 :])
+                return
+
+    def _can_sign(self) -> bool:
+        if self._keyring is None:
+            from cachepod.environment.trust import keyring_of
+
+            self._keyring = keyring_of(self._settings, self._told)
+        return self._keyring.own is not None
+
+    def replicate(self, origin: WriteStore, lacking: Sequence[Standing]) -> None:
+        """
+        Copy the snapshot from *origin* to each of *lacking*.
+
+        Where *origin* turns out to be damaged, the trees are published instead.
+        """
+        for each in lacking:
+            try:
+                report = self._copy(origin, each)
+            except CachepodError as error:
+                self._fail(error)
+                continue
+            outcome = report.snapshots[0].outcome
+            if outcome in ("damaged", "skipped"):
+                self.from_trees([each])
+            else:
+                self._note(Publication(each.store.url, _WORDS.get(outcome, outcome), None, report))
+
+    def _copy(self, origin: WriteStore, standing: Standing) -> CopyReport:
+        from cachepod.environment.trust import believed
+        from cachepod.snapshot.copy import copy
+
+        source, destination = believed([origin, standing.store], self._settings, self._told)
+        return copy(
+            source,
+            destination,
+            [self._key],
+            force=standing.replace,
+            threads=self._settings.threads,
+            progress=self._told,
+        )
+
+    def _publish(self, standing: Standing) -> bool:
+        from cachepod.snapshot.publish import TreeSource, publish
+        from cachepod.snapshot.signing import Trusting
+
+        store, keyring = standing.store, self._keyring
+        try:
+            report = publish(
+                store if keyring is None else Trusting(store, keyring),
+                self._key,
+                self._identity.fingerprint,
+                [TreeSource(tree, root) for tree, root in trees(self._settings).items()],
+                level=self._settings.level,
+                threads=self._settings.threads,
+                force=standing.replace,
+                sign=None if keyring is None else keyring.sign,
+                progress=self._told,
+            )
+        except CachepodError as error:
+            self._fail(error)
+            return False
+        self._note(Publication(store.url, report.outcome, report))
+        return True
+
+    def _note(self, publication: Publication) -> None:
+        self.done[publication.store] = publication
+
+    def _fail(self, error: CachepodError) -> None:
+        """The others are still tried; what failed first is what the command ends with."""
+        if self.failed is not None:
+            self._told.note(sentence(error))
+        self.failed = self.failed or error
+
+
+_WORDS = {"replaced": "copied", "healed": "copied", "kept": "lost"}
