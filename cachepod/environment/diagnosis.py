@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from cachepod.errors import CachepodError
+from cachepod.errors import CachepodError, StoreUnreachable
 
 
 class Severity(str, Enum):
@@ -43,4 +43,5 @@ class Check:
 
 def failed(about: str, name: str, error: CachepodError) -> Check:
     """The check that met *error*."""
-    return Check(about, name, error.message, error.hint or "nothing works there", Severity.PROBLEM)
+    said = error.why if isinstance(error, StoreUnreachable) else error.message  # about names it
+    return Check(about, name, said, error.hint or "nothing works there", Severity.PROBLEM)

@@ -15,12 +15,14 @@ from cachepod.environment.config import Settings
 from cachepod.environment.diagnosis import Check, Severity, failed
 from cachepod.environment.doctor_prefix import examine_prefix
 from cachepod.environment.doctor_store import examine_store
+from cachepod.environment.doctor_trust import examine_keys
 from cachepod.environment.filesystem import free_space
 from cachepod.environment.machine import interpreter
 from cachepod.environment.uv import find_uv
 from cachepod.errors import CachepodError, UsageProblem, human_bytes
 from cachepod.limits import cores, memory
 from cachepod.stores.mounts import mount_at, mounts
+from cachepod.stores.places import check_apart
 from cachepod.stores.url import VOLUMES, default_store_url
 
 __all__ = ["Check", "Severity", "examine", "examine_machine", "examine_prefix", "examine_store"]
@@ -40,8 +42,14 @@ def examine(settings: Settings, environ: Mapping[str, str]) -> Iterator[Check]:
     except UsageProblem as error:
         stores = ()
         yield failed("store", "store", error)
+    yield from examine_keys(settings)
+    try:
+        check_apart(stores, environ)
+    except UsageProblem as error:
+        yield failed("stores", "places", error)
+        stores = stores[:1]
     for url in stores:
-        yield from examine_store(url)
+        yield from examine_store(url, settings)
     if settings.wants_environment:
         yield from examine_prefix(settings.prefix, settings.min_free)
     for name, root in settings.trees.items():

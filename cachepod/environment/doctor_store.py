@@ -6,21 +6,29 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from cachepod.environment.config import Settings
 from cachepod.environment.diagnosis import Check, Severity, failed
+from cachepod.environment.doctor_activity import activity, contents
 from cachepod.environment.doctor_places import OVERLAYS, ability, granularity, space
+from cachepod.environment.doctor_speed import sample_directory, told
+from cachepod.environment.doctor_trust import signed_part
 from cachepod.environment.filesystem import existing, workshop
-from cachepod.environment.urls import masked
 from cachepod.errors import CachepodError, UsageProblem
-from cachepod.stores.base import Store
 from cachepod.stores.local import LocalStore
 from cachepod.stores.mounts import mount_of
-from cachepod.stores.url import directory_of, is_s3, open_store
+from cachepod.stores.url import directory_of, is_s3
 
 
-def examine_store(url: str) -> Iterator[Check]:
-    """One store: what it lies on, whether it can be read and written, what its volume can do."""
+def examine_store(url: str, settings: Settings | None = None) -> Iterator[Check]:
+    """
+    One store: what it lies on, whether it can be read and written, what its volume can do.
+
+    With *settings* that ask for signatures, also how much of it is signed.
+    """
     if is_s3(url):
-        yield from _examine_service(url)
+        from cachepod.environment.doctor_s3 import examine_s3
+
+        yield from examine_s3(url, settings)
         return
     try:
         root = directory_of(url)
@@ -29,7 +37,15 @@ def examine_store(url: str) -> Iterator[Check]:
         return
     about = str(root)
     yield _place(about, root)
-    yield _format(about, LocalStore(root), "empty" if root.is_dir() else "it does not exist yet")
+    store = LocalStore(root)
+    try:
+        yield contents(about, store, missing=not root.is_dir())
+    except CachepodError as error:
+        yield failed(about, "contents", error)
+    else:
+        yield from activity(about, store)
+        if settings is not None:
+            yield from signed_part(about, store, settings)
     directory = existing(root)
     if directory != root and os.path.lexists(root):
         return  # it is a file
@@ -43,6 +59,7 @@ def examine_store(url: str) -> Iterator[Check]:
             )
             yield space(about, directory, 0.0, remote=_is_remote(root))
             yield from _store_abilities(about, work)
+            yield told(about, *sample_directory(work), "one file")
     except OSError as error:
         yield Check(
             about,
@@ -51,15 +68,6 @@ def examine_store(url: str) -> Iterator[Check]:
             "snapshots can be restored from it, if it has any, but not published to it",
             Severity.PROBLEM,
         )
-
-
-def _examine_service(url: str) -> Iterator[Check]:
-    try:
-        store = open_store(url)
-    except UsageProblem as error:
-        yield failed(masked(url), "store", error)
-        return
-    yield _format(store.url, store, "empty")
 
 
 def _is_remote(path: Path) -> bool:
@@ -93,22 +101,6 @@ def _place(about: str, root: Path) -> Check:
     return Check(about, "file system", result, "a local disk: only this machine has the snapshots")
 
 
-def _format(about: str, store: Store, empty: str) -> Check:
-    try:
-        has_manifests = next(iter(store.list("manifests")), None) is not None
-    except CachepodError as error:
-        return failed(about, "contents", error)
-    if has_manifests:
-        return Check(about, "contents", "snapshots", "the store can be read")
-    return Check(
-        about,
-        "contents",
-        empty,
-        "the first publish fills it",
-        Severity.NOTE,
-    )
-
-
 #: Name of a probe to: what it means if it works, and if it does not, and how bad that is.
 _STORE = {
     "rename": (
@@ -127,8 +119,8 @@ _STORE = {
         Severity.NOTE,
     ),
     "flock": (
-        "nothing in the store relies on it",
-        "nothing in the store relies on it",
+        "two of this machine exclude each other; nothing in the store relies on it",
+        "a lock means nothing there; nothing in the store relies on one",
         Severity.NOTE,
     ),
     "fsync": (
@@ -140,6 +132,11 @@ _STORE = {
         "a published snapshot survives a crash of this machine",
         "a snapshot may be gone if this machine crashes right after its publish",
         Severity.NOTE,
+    ),
+    "ranges": (
+        "a restore reads packs in ranges",
+        "nothing can be restored: a pack is read in ranges",
+        Severity.PROBLEM,
     ),
     "chmod": (
         "nothing in the store relies on it",

@@ -13,6 +13,7 @@ import fcntl
 import mmap
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from cachepod.stores.localwriter import temporary_name
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _BLOCK = 4096
+_RIVALS = 4
+_PATTERN = bytes(range(251)) * 200
 _NANOSECOND = 1_000_000_000
 #: What file systems keep of a time: all of it, NTFS's and SMB's 100 ns, ..., FAT's two seconds.
 _GRANULARITIES = (1, 100, 1000, 1_000_000, 10_000_000, _NANOSECOND, 2 * _NANOSECOND)
@@ -137,6 +140,7 @@ def _link(work: Path) -> None:
     try:
         os.link(one, other)
     except FileExistsError:
+        _exclusive_among_many(work)
         return
     raise Refused("a name that was taken was given again")
 
@@ -149,6 +153,44 @@ def _exclusive(work: Path) -> None:
     except FileExistsError:
         return
     raise Refused("a file that was there was created again")
+
+
+def _exclusive_among_many(work: Path) -> None:
+    """Several give one name at the same moment: exactly one may be told that it was first."""
+    name, gate = work / "first", threading.Barrier(_RIVALS)
+    won: list[int] = []
+
+    def rival(number: int) -> None:
+        own = work / f"rival-{number}"
+        own.write_bytes(b"%d" % number)
+        gate.wait()
+        try:
+            os.link(own, name)
+        except OSError:
+            return
+        won.append(number)
+
+    threads = [threading.Thread(target=rival, args=(number,)) for number in range(_RIVALS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if len(won) > 1 or (won and name.read_bytes() != b"%d" % won[0]):
+        raise Refused(f"{len(won)} of {_RIVALS} at one moment were told that they were first")
+
+
+def _ranges(work: Path) -> None:
+    path = work / "ranges"
+    path.write_bytes(_PATTERN)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for offset, size in ((0, 1), (4095, 3), (10_000, 20_000), (len(_PATTERN) - 5, 5)):
+            if os.pread(descriptor, size, offset) != _PATTERN[offset : offset + size]:
+                raise Refused("other bytes than those that were asked for came back")
+        if os.pread(descriptor, 1, len(_PATTERN)):
+            raise Refused("there were bytes after the end")
+    finally:
+        os.close(descriptor)
 
 
 def _lock(work: Path) -> None:
@@ -229,6 +271,7 @@ PROBES: Mapping[str, Callable[[Path], None]] = {
     "flock": _lock,
     "fsync": _sync,
     "fsync of a directory": _sync_directory,
+    "ranges": _ranges,
     "chmod": _modes,
     "O_DIRECT": _direct,
     "RENAME_EXCHANGE": _exchange,

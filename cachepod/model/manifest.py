@@ -227,6 +227,11 @@ def summary_extent(data: bytes, *, name: str) -> int:
     return HEADER.size + _Head.parse(data, name).summary_stored
 
 
+def is_signed(data: bytes, *, name: str) -> bool:
+    """Whether a manifest says that it is signed; *data* are its first 80 bytes or more."""
+    return _Head.parse(data, name).signed
+
+
 @dataclass(frozen=True)
 class _Head:
     summary_stored: int

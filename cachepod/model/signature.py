@@ -42,6 +42,11 @@ class Algorithm(IntEnum):
     HMAC_SHA256 = 1
     ED25519 = 2
 
+    @property
+    def label(self) -> str:
+        """As people write it."""
+        return "Ed25519" if self is Algorithm.ED25519 else "HMAC-SHA256"
+
 
 @dataclass(frozen=True)
 class Signature:
