@@ -121,6 +121,22 @@ class CorruptObject(CachepodError):
         self.why = why
 
 
+class ManifestUnreadable(CachepodError):
+    """What the manifest *name* needs is not known, so nothing can be deleted beside it."""
+
+    exit_code = EXIT_DAMAGED
+
+    def __init__(self, name: str, error: CachepodError) -> None:
+        newer = isinstance(error, NewerFormat)
+        super().__init__(
+            f"{error.message}, and what it needs is not known: nothing is deleted",
+            hint="update cachepod here" if newer else f"see cachepod verify, or delete {name}",
+        )
+        self.name = name
+        if newer:
+            self.exit_code = EXIT_FAILURE
+
+
 class PinLost(CachepodError):
     """The holder of a pin was taken for dead, and *pack*, which it relied on, is gone or going."""
 

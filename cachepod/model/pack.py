@@ -55,6 +55,11 @@ class StoredChunk:
     encoding: int
 
 
+def pack_size(chunks: int, stored: int) -> int:
+    """Bytes of a pack of so many *chunks* that have *stored* bytes together."""
+    return len(PACK_HEAD) + stored + chunks * _ROW.size + TAIL_SIZE
+
+
 def encode_table(chunks: Sequence[StoredChunk]) -> bytes:
     """What follows the last chunk."""
     table = b"".join(

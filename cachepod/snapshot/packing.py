@@ -141,6 +141,29 @@ class Packer:
         encoding = Encoding.ZSTD
         if len(frame) > len(plain) * (1 - WORTHWHILE):
             frame, encoding = plain, Encoding.RAW
+        self._append(place, frame, len(plain), encoding, xxh3_128_digest(frame))
+        return place
+
+    def copy(self, chunk: StoredChunk, frame: memoryview) -> Place:
+        """
+        Store a chunk as it is stored elsewhere, unless it is known.
+
+        Args:
+            chunk: What is known of it; its offset counts for nothing.
+
+            frame: Its stored bytes, checked.
+
+        Raises:
+            SpaceExhausted, StoreUnreachable: As the store has it.
+        """
+        place, mine = self._index.claim(chunk.id)
+        if mine:
+            self._append(place, frame, chunk.raw, chunk.encoding, chunk.check)
+        return place
+
+    def _append(
+        self, place: Place, frame: bytes | memoryview, raw: int, encoding: int, check: bytes
+    ) -> None:
         pack = self._pack
         if pack is not None and pack.size + len(frame) > PACK_SIZE:
             self.finish()
@@ -150,15 +173,11 @@ class Packer:
             pack = _OpenPack(identity, self._store.create(pack_name(identity)), len(PACK_HEAD))
             self._pack = pack
             pack.writer.write(PACK_HEAD)
-        check = xxh3_128_digest(frame)
         pack.writer.write(frame)
-        place.offset, place.stored, place.raw = pack.size, len(frame), len(plain)
+        place.offset, place.stored, place.raw = pack.size, len(frame), raw
         place.encoding, place.check, place.pack = encoding, check, pack.id
-        pack.chunks.append(
-            StoredChunk(place.id, check, place.offset, place.stored, place.raw, encoding)
-        )
+        pack.chunks.append(StoredChunk(place.id, check, place.offset, place.stored, raw, encoding))
         pack.size += len(frame)
-        return place
 
     def finish(self) -> None:
         """Make the open pack durable, if there is one."""

@@ -34,7 +34,9 @@ from cachepod.stores.base import Store, WriteStore
 LONG = 60.0
 #: Bytes of a pin or of a list of condemned packs, at most: a million packs.
 PIN_LIMIT = 64 * 1024 * 1024
-_ID = re.compile(r"[0-9a-f]{16}")
+#: The last digits of a pack's id: the id of its writer's pin.
+WRITER_DIGITS = 16
+_ID = re.compile(rf"[0-9a-f]{{{WRITER_DIGITS}}}")
 
 
 class Pin:

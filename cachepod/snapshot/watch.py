@@ -1,0 +1,85 @@
+"""Which holders are dead: their objects did not change while they were watched here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cachepod.errors import CorruptObject, ObjectMissing
+from cachepod.model.layout import MAX_MANIFEST_SIZE
+from cachepod.model.names import CONDEMNED, PACKS
+from cachepod.snapshot.beat import UNCHANGED, Clock
+from cachepod.snapshot.pins import FoundPin, packs_in, read_pins
+from cachepod.stores.base import ObjectInfo, Store
+
+
+class Watch:
+    """
+    Looks at *objects* and all pins when it is made, and later once more.
+
+    Args:
+        clock: Says for how long they were watched. Before UNCHANGED seconds are over, nobody is
+            taken for dead.
+    """
+
+    def __init__(self, store: Store, objects: Sequence[ObjectInfo], clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._pins = {pin.id: pin.data for pin in read_pins(store)}
+        self._objects = [(info, self._content(info.name)) for info in objects]
+        self._began = clock()
+
+    @property
+    def _long_enough(self) -> bool:
+        return self._clock() - self._began >= UNCHANGED
+
+    def living_pins(self) -> list[FoundPin]:
+        """
+        The pins of now, without those of the dead.
+
+        Raises:
+            StoreUnreachable: They cannot be read.
+        """
+        long_enough = self._long_enough
+        return [
+            pin
+            for pin in read_pins(self._store)
+            if not (long_enough and self._pins.get(pin.id) == pin.data)
+        ]
+
+    def dead(self) -> list[ObjectInfo]:
+        """
+        The objects of the dead, in the order in which they may be deleted. A list of condemned
+        packs of which none is there is of no use, whoever wrote it.
+
+        Raises:
+            StoreUnreachable: As the store has it.
+        """
+        long_enough = self._long_enough
+        found = []
+        for info, before in self._objects:
+            now = self._content(info.name)
+            if now is None:
+                continue
+            if (long_enough and now == before) or self._is_done(info.name, now):
+                found.append(info)
+        # Of the objects of one lease the highest number last: it is the one that counts.
+        return sorted(found, key=lambda info: (len(info.name), info.name))
+
+    def _content(self, name: str) -> bytes | None:
+        try:
+            return self._store.read(name, limit=MAX_MANIFEST_SIZE)
+        except ObjectMissing:
+            return None
+        except CorruptObject:
+            return b""
+
+    def _is_done(self, name: str, data: bytes) -> bool:
+        if not name.startswith(f"{CONDEMNED}/"):
+            return False
+        try:
+            condemned = packs_in(data, name)
+        except CorruptObject:
+            return False
+        # Listed after the list was read: what it names and is new would be seen.
+        there = {info.name.rpartition("/")[2] for info in self._store.list(PACKS)}
+        return not condemned & there
