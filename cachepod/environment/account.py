@@ -27,10 +27,11 @@ def note_restore(result: Restoration, stores: Sequence[WriteStore], seconds: flo
     Returns:
         Why it is not noted, as a sentence; empty if all is well.
     """
-    key, report, waited = result.key, result.report, result.waited
+    key, report = result.key, result.report
+    # Where nobody else was met, it was only made sure that nobody else builds.
+    waited = result.waited if result.built_by else 0.0
     if result.outcome in ("restored", "updated") and report is not None:
-        took = seconds - waited
-        saved = report.install_seconds - took if report.install_seconds else 0.0
+        saved = report.install_seconds - seconds if report.install_seconds else 0.0
         use = Use(Event.HIT, seconds, report.read, waited, saved)
     elif result.exit_code == EXIT_PARTIAL and report is not None:
         # Of the snapshot that was brought: a prune shall know that it is of use.
@@ -44,14 +45,20 @@ def note_restore(result: Restoration, stores: Sequence[WriteStore], seconds: flo
 
 
 def note_publish(done: Sequence[Publication], stores: Sequence[WriteStore], key: str) -> str:
-    """Note what a publish stored; as :func:`note_restore`."""
+    """Note what a publish stored or copied, in each store; as :func:`note_restore`."""
     trouble = ""
     for each in done:
         store = _named(stores, each.store)
-        if each.outcome == "stored" and each.report is not None and store is not None:
-            took = sum((each.report.phases or {}).values())
-            said = record(store, key, Use(Event.PUBLISH, took, each.report.stored_new))
-            trouble = trouble or said
+        if store is None:
+            continue
+        if each.outcome == "stored" and each.report is not None:
+            took, written = sum((each.report.phases or {}).values()), each.report.stored_new
+        elif each.outcome == "copied" and each.copied is not None:
+            took, written = sum(each.copied.phases.values()), each.copied.size
+        else:
+            continue
+        said = record(store, key, Use(Event.PUBLISH, took, written))
+        trouble = trouble or said
     return trouble
 
 

@@ -216,7 +216,11 @@ class Keyring:
         """
         digest, signature = digest_and_signature(data, name=name)
         if signature is None:
-            raise Untrusted(key, "the snapshot is not signed")
+            raise Untrusted(
+                key,
+                "the snapshot is not signed",
+                hint="only signed ones are restored where a key is configured",
+            )
         for trusted in self.trusted:
             if (trusted.algorithm, trusted.id) == (signature.algorithm, signature.key_id):
                 signed = signed_bytes(trusted.algorithm, trusted.id, key, digest)
@@ -228,6 +232,7 @@ class Keyring:
         raise Untrusted(
             key,
             f"the snapshot is signed by a key that is not trusted ({signature.key_id.hex()})",
+            hint="name its public key in trusted_keys if it is one of yours",
         )
 
 

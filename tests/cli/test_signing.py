@@ -70,6 +70,21 @@ def test_a_snapshot_that_is_not_signed_is_a_miss_and_the_publish_replaces_it(
     assert signed.run("restore").code == 0
 
 
+def test_a_snapshot_is_shown_with_who_signed_it(signed: Project) -> None:
+    cold(signed)
+    key = key_of(signed)
+    found = manifest(signed).signature
+    assert found is not None
+    document = signed.run("show", key, "--json").json
+    assert (document["signed_by"], document["trusted"]) == (found.key_id.hex(), True)
+    assert f"by {found.key_id.hex()}, trusted" in signed.run("show", key).out
+    without = signed.run("show", key, env={"CACHEPOD_SIGNING_KEY": ""})
+    assert "not checked: no key is configured" in without.out
+    other, _ = pair_of_files(signed.root / "other", 9)
+    stranger = signed.run("show", key, env={"CACHEPOD_SIGNING_KEY": str(other)})
+    assert "not trusted, so it is not restored here" in stranger.out
+
+
 def test_who_has_no_key_restores_what_is_signed(signed: Project) -> None:
     cold(signed)
     signed.wipe()

@@ -42,7 +42,7 @@ def command(call: Invocation, force: bool) -> Outcome:
     with call.display() as progress:
         done = publish_environment(settings, identity, stores, force=force, progress=progress)
     seconds = time.monotonic() - started
-    if any(each.report is not None for each in done):
+    if any(each.report or each.copied for each in done):
         from cachepod.environment.account import note_publish
 
         call.mention(note_publish(done, stores, identity.key))

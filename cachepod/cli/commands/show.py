@@ -14,7 +14,10 @@ from cachepod.cli.snapshots import find_manifest
 from cachepod.errors import human_bytes
 
 if TYPE_CHECKING:
+    from cachepod.environment.config import Settings
     from cachepod.model.manifest import Manifest
+    from cachepod.model.signature import Signature
+    from cachepod.stores.base import WriteStore
 
 
 @subcommand("show", *STORE)
@@ -22,8 +25,10 @@ if TYPE_CHECKING:
 def command(call: Invocation, key: str) -> Outcome:
     """Show the snapshot KEY: its inputs, trees and distributions, with their sizes."""
     started = time.monotonic()
-    _, manifest = find_manifest(call.stores(call.settings()), key)
+    settings = call.settings()
+    store, manifest = find_manifest(call.stores(settings), key)
     summary = manifest.summary
+    trusted = _trusted(call, settings, store, key)
     trees, distributions = sizes(manifest)
     document = entry(summary)
     document["inputs"] = dict(sorted(summary.fingerprint.inputs.items()))
@@ -35,6 +40,9 @@ def command(call: Invocation, key: str) -> Outcome:
         {"name": each.name, "version": each.version, "files": files, "size": size}
         for each, (files, size) in zip(summary.distributions, distributions, strict=True)
     ]
+    signature = manifest.signature
+    document["signed_by"] = signature.key_id.hex() if signature else None
+    document["trusted"] = trusted
     document["chunks"] = len(manifest.chunks)
     document["packs"] = len(manifest.packs)
     creator = ", ".join(f"{name} {value}" for name, value in sorted(summary.creator.items()))
@@ -42,6 +50,7 @@ def command(call: Invocation, key: str) -> Outcome:
         ("key", summary.key),
         ("created", f"{moment(summary.created)} ({age(summary.created)})"),
         ("creator", creator),
+        ("signature", _signature(signature, trusted)),
         ("size", f"{human_bytes(summary.size)} in {count(summary.files, 'file')}"),
         (
             "stored",
@@ -104,3 +113,23 @@ def sizes(manifest: Manifest) -> tuple[list[tuple[int, int]], list[tuple[int, in
         [(files, size) for files, size in trees],
         [(files, size) for files, size in owners[1:]],
     )
+
+
+def _trusted(call: Invocation, settings: Settings, store: WriteStore, key: str) -> bool | None:
+    """Whether a restore would believe the snapshot; None where it believes all."""
+    if not settings.signed:
+        return None
+    from cachepod.environment.trust import keyring_of
+    from cachepod.model.names import manifest_name
+    from cachepod.snapshot.signing import vouched
+
+    return vouched(store, keyring_of(settings, call.display()), manifest_name(key))
+
+
+def _signature(signature: Signature | None, trusted: bool | None) -> str:
+    if signature is None:
+        return "none" if trusted is None else "none, so it is not restored here"
+    said = f"by {signature.key_id.hex()}"
+    if trusted is None:
+        return f"{said}, not checked: no key is configured"
+    return f"{said}, trusted" if trusted else f"{said}, not trusted, so it is not restored here"
