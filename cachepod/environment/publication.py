@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cachepod.environment.hook import check_publishable, sentence, stored_digest, trees
-from cachepod.errors import CachepodError
+from cachepod.errors import CachepodError, StoreUnreachable
 from cachepod.model.names import manifest_name
 from cachepod.snapshot.progress import Progress
 from cachepod.snapshot.stamp import State, read_stamp
@@ -76,7 +76,8 @@ def publish_everywhere(
     As :func:`.hook.publish_environment`, but for the lease.
 
     The nearest store that lacks the snapshot is written from the trees, unless another has it; the
-    others are replicated to.
+    others are replicated to. After a hit no store is asked beyond the first that has it, and one
+    that does not answer is no failure.
     """
     key = identity.key
     known = not force and _is_known(settings, key)
@@ -86,11 +87,14 @@ def publish_everywhere(
 
         keyring = keyring_of(settings, told)
     run = _Publishing(settings, identity, keyring, told)
-    standings = run.look(stores, force, "" if known else _spoilt(settings, key))
+    spoilt = "" if known else _spoilt(settings, key)
+    standings = run.look(stores, force, spoilt, once=known)
     lacking = [each for each in standings if not each.present]
+    origin = next((each.store for each in standings if each.present), None)
+    if known and origin is not None:
+        run.forgive()
     if lacking:
         check_publishable(settings, key, force)
-        origin = next((each.store for each in standings if each.present), None)
         if known and origin is not None:
             run.after_a_hit(origin, [each.store for each in lacking])
         elif origin is not None and not any(each.replace for each in lacking):
@@ -98,9 +102,11 @@ def publish_everywhere(
         else:
             run.from_trees(lacking)
     if run.failed is not None:
-        stored = [each.store for each in run.done.values() if each.outcome in ("stored", "copied")]
-        if stored:
-            told.note(f"{key} is stored in {', '.join(stored)}")
+        there = [each.store for each in run.done.values() if each.outcome in _THERE]
+        for store in stores:
+            if there and store.url not in run.done:
+                command = f"cachepod copy {there[0]} {store.url} {key}"
+                told.note(f"{key} is in {there[0]}; {command} brings it to the other later")
         raise run.failed
     return [run.done[store.url] for store in stores if store.url in run.done]
 
@@ -139,8 +145,15 @@ class _Publishing:
         self._keyring = keyring
         self._told = told
 
-    def look(self, stores: Sequence[WriteStore], force: bool, spoilt: str) -> list[Standing]:
-        """How each store stands; those that do not answer are left out."""
+    def look(
+        self, stores: Sequence[WriteStore], force: bool, spoilt: str, *, once: bool
+    ) -> list[Standing]:
+        """
+        How each store stands; those that do not answer are left out.
+
+        Args:
+            once: Ask no further than the first that has the snapshot.
+        """
         standings = []
         for store in stores:
             try:
@@ -148,10 +161,18 @@ class _Publishing:
             except CachepodError as error:
                 self._fail(error)
                 continue
+            standings.append(standing)
             if standing.present:
                 self._note(Publication(store.url, "present"))
-            standings.append(standing)
+                if once:
+                    break
         return standings
+
+    def forgive(self) -> None:
+        """What the trees hold is safe in one store: one that does not answer is no failure."""
+        if self.failed is not None:
+            self._told.note(sentence(self.failed))
+            self.failed = None
 
     def _standing(self, store: WriteStore, force: bool, spoilt: str) -> Standing:
         name = manifest_name(self._key)
@@ -200,13 +221,15 @@ class _Publishing:
         """
         Copy the snapshot from *origin* to each of *lacking*.
 
-        Where *origin* turns out to be damaged, the trees are published instead.
+        Where *origin* turns out to be damaged, or fails, the trees are published instead.
         """
         for each in lacking:
             try:
                 report = self._copy(origin, each)
             except CachepodError as error:
                 self._fail(error)
+                if isinstance(error, StoreUnreachable) and error.url == origin.url:
+                    self.from_trees([each])
                 continue
             outcome = report.snapshots[0].outcome
             if outcome in ("damaged", "skipped"):
@@ -261,4 +284,5 @@ class _Publishing:
         self.failed = self.failed or error
 
 
+_THERE = ("present", "stored", "copied", "lost")
 _WORDS = {"replaced": "copied", "healed": "copied", "kept": "lost"}

@@ -85,7 +85,7 @@ def test_a_publish_says_of_each_store_what_it_did(tiers: Tiers) -> None:
     assert [each["outcome"] for each in document["stores"]] == ["stored", "copied"]
     assert document["stores"][1]["size"] > 0
     document = tiers.run("publish", "--json").json
-    assert [each["outcome"] for each in document["stores"]] == ["present", "present"]
+    assert [each["outcome"] for each in document["stores"]] == ["present"]
 
 
 def test_what_another_has_published_to_one_store_is_copied_to_the_other(tiers: Tiers) -> None:
@@ -105,6 +105,7 @@ def test_a_farther_store_that_fails_costs_its_exit_code_and_the_near_one_is_writ
     done = tiers.run("publish")
     assert done.code == 5
     assert str(tiers.far) in done.err
+    assert f"cachepod copy {tiers.near} {tiers.far} " in done.err
     assert list(tiers.near.glob("manifests/*/*"))
 
 
@@ -186,13 +187,25 @@ def test_filling_can_be_switched_off(ready: Tiers) -> None:
     assert not ready.near.exists()
 
 
-def test_a_farther_store_that_lacks_the_snapshot_gets_it_after_a_hit(ready: Tiers) -> None:
+def test_a_publish_after_a_hit_asks_no_store_beyond_the_first_that_has_it(ready: Tiers) -> None:
     shutil.rmtree(ready.far)
+    ready.far.write_text("no directory")
     assert ready.run("restore").code == 0
     document = ready.run("publish", "--json").json
-    assert [each["outcome"] for each in document["stores"]] == ["present", "filling"]
-    wait_until(lambda: list(ready.far.glob("manifests/*/*")), message=ready.log())
-    assert ready.objects(ready.near) == ready.objects(ready.far)
+    assert document["exit_code"] == 0
+    assert [each["store"] for each in document["stores"]] == [str(ready.near)]
+
+
+def test_a_near_store_that_does_not_answer_is_no_failure_after_a_hit_in_the_far_one(
+    ready: Tiers,
+) -> None:
+    ready.lose_near()
+    ready.near.write_text("no directory")
+    assert ready.run("restore").code == 0
+    published = ready.run("publish")
+    assert published.code == 0
+    assert f"present in {ready.far}" in published.err
+    assert str(ready.near) in published.err
 
 
 def test_a_publish_after_a_hit_in_the_far_store_imports_nothing_of_the_engine(
