@@ -221,7 +221,8 @@ class _Publishing:
         """
         Copy the snapshot from *origin* to each of *lacking*.
 
-        Where *origin* turns out to be damaged, or fails, the trees are published instead.
+        Where *origin* turns out to be damaged, or fails, or a prune is about to delete packs that
+        are needed, the trees are published instead.
         """
         for each in lacking:
             try:
@@ -232,7 +233,7 @@ class _Publishing:
                     self.from_trees([each])
                 continue
             outcome = report.snapshots[0].outcome
-            if outcome in ("damaged", "skipped"):
+            if outcome in ("damaged", "skipped", "busy"):
                 self.from_trees([each])
             else:
                 self._note(Publication(each.store.url, _WORDS.get(outcome, outcome), None, report))
@@ -249,6 +250,7 @@ class _Publishing:
             force=standing.replace,
             threads=self._settings.threads,
             progress=self._told,
+            patience=0,  # a publish can choose other packs than those that a prune has condemned
         )
 
     def _publish(self, standing: Standing) -> bool:

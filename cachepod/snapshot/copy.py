@@ -34,6 +34,7 @@ from cachepod.limits import cores, memory
 from cachepod.model.layout import MIB
 from cachepod.model.manifest import HEADER
 from cachepod.model.names import manifest_name, pack_name
+from cachepod.snapshot.beat import Clock, boottime
 from cachepod.snapshot.copyplan import (
     CopyPlan,
     compare,
@@ -42,18 +43,17 @@ from cachepod.snapshot.copyplan import (
     read_checked,
 )
 from cachepod.snapshot.damage import Problem
+from cachepod.snapshot.outwait import outwait
 from cachepod.snapshot.packing import discard
 from cachepod.snapshot.phases import Phases
-from cachepod.snapshot.pins import Pin, condemned_packs, hold_pin, read_pins
+from cachepod.snapshot.pins import Pin, hold_pin, read_pins
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.transfer import PackMover
 from cachepod.snapshot.workers import run_workers
 from cachepod.stores.base import Store, WriteStore, put
 
-#: Seconds by this machine's own clock that a prune at work may take to delete what it has
-#: condemned, once it has looked at the pins for the last time.
-DELETING = 120.0
-_POLL = 2.0
+#: Seconds to wait at most for a prune that has condemned packs which a copy needs.
+PATIENCE = 900.0
 #: Bytes that one thread may take: what it has read, and what a store keeps until it is sent.
 _THREAD_MEMORY = 96 * MIB
 _MOST_THREADS = 8
@@ -104,7 +104,9 @@ def copy(
     deep: bool = False,
     threads: int = 0,
     progress: Progress | None = None,
-    patience: float = DELETING,
+    patience: float = PATIENCE,
+    clock: Clock = boottime,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> CopyReport:
     """
     Bring the snapshots *keys* of *source*, or all of them, to *destination*.
@@ -120,8 +122,10 @@ def copy(
 
         threads: Zero for one a core, and more where one of the stores rewards it.
 
-        patience: Seconds to wait at most for a prune that is about to delete packs which the
-            copy needs.
+        patience: Seconds to wait at most for a prune of the destination that has condemned packs
+            which the copy needs. Snapshots that need them are not brought if it ends later.
+
+        clock, sleep: For tests.
 
     Raises:
         Miss: The source has no snapshot of a key that was named; nothing was done.
@@ -151,7 +155,15 @@ def copy(
             run.move(threads)
             if condemned:
                 phases.begin("wait for a prune")
-                run.outwait(patience)
+                over = outwait(
+                    destination,
+                    condemned,
+                    patience,
+                    told=lambda: progress.advance(0, 0),  # a watchdog sees that it goes on
+                    clock=clock,
+                    sleep=sleep,
+                )
+                run.look_again(over)
                 phases.begin("copy", files=len(run.to_move), size=run.size_to_move)
                 run.move(threads)
         except SpaceExhausted:
@@ -328,27 +340,25 @@ class _Copy:
             self.written += len(data)
         self._pin.confirm(packs)
 
-    def outwait(self, patience: float) -> None:
+    def look_again(self, over: bool) -> None:
         """
-        Let a prune end that was about to delete packs when this copy pinned them.
+        Find out which of the packs that a prune had condemned are still there.
 
-        One that is still to look at the pins will leave them. One that had looked before has them
-        deleted soon, for that is all it still does; one that died does nothing. So after a while
-        they are there for good or gone, and those are brought.
+        Args:
+            over: No prune is at them any more; else what needs them is given up.
         """
-        until = time.monotonic() + patience
-        while self._condemned & condemned_packs(self._destination):
-            left = until - time.monotonic()
-            if left <= 0:
-                break
-            self._progress.advance(0, 0)  # a watchdog sees that this is no standstill
-            time.sleep(min(_POLL, left))
+        if not over:
+            for place, each in enumerate(self._plan.snapshots):
+                if each.wanted and self._lacking[place]:
+                    each.outcome = "busy"
+                    each.why = "a prune of the destination is at work; copy again when it is done"
+            self.to_move = []
+            return
         look_at_packs(self._plan, self._destination)
-        unsecured = set(self._plan.moved)
+        missing = set(self._plan.moved)
         self.to_move = [pack for pack in self._plan.moved if pack in self._condemned]
-        for pack in self._condemned - unsecured:
-            for lacking in self._lacking:
-                lacking.discard(pack)
+        for lacking in self._lacking:
+            lacking -= self._condemned - missing
 
     def clean_up(self) -> None:
         """Delete what this copy wrote and no snapshot there needs, unless others have pinned it."""

@@ -43,9 +43,10 @@ class Candidate:
         outcome: ``copied``, or ``replaced`` where there is another one under the key: to be
             brought. ``present``: the destination has it; ``healed``: but for some of its packs.
             ``kept``: the destination has another one under this key, which stays. ``damaged`` in
-            the source, or ``skipped`` for its later format: cannot be brought.
+            the source, or ``skipped`` for its later format: cannot be brought. ``busy``: not now,
+            for a prune of the destination is at packs that it needs.
 
-        why: Of the last two, in words.
+        why: Of the last three, in words.
     """
 
     key: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -473,12 +474,24 @@ def test_a_copy_killed_anywhere_leaves_a_sound_store_and_the_next_one_goes_on(
 # Beside a prune
 
 
-def condemn(store: WriteStore, *packs: str) -> str:
-    import json
+def condemn(store: WriteStore, *packs: str, beat: float = 0) -> None:
+    document = {"packs": [pack.rpartition("/")[2] for pack in packs], "beat": beat}
+    store.replace(f"{CONDEMNED}/0123456789abcdef", json.dumps(document).encode())
 
-    name = f"{CONDEMNED}/0123456789abcdef"
-    store.replace(name, json.dumps({"packs": [pack.rpartition("/")[2] for pack in packs]}).encode())
-    return name
+
+class Waited:
+    """A clock that only sleeping moves; *then* is done after each sleep."""
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self.seconds = 0.0
+        self.then = then
+
+    def clock(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.then()
 
 
 class Pruned(CountingStore):
@@ -503,7 +516,7 @@ class Pruned(CountingStore):
 def test_packs_that_a_prune_deletes_meanwhile_are_brought_again(
     source: MemoryStore, looks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cachepod.snapshot.copy._POLL", 0.01)
+    monkeypatch.setattr("cachepod.snapshot.outwait._POLL", 0.01)
     destination = MemoryStore()
     copy(source, destination)
     destination.delete(manifest_name(FIRST))
@@ -521,10 +534,27 @@ def test_what_a_dead_prune_has_condemned_is_relied_on_after_a_while(source: Memo
     copy(source, destination)
     destination.delete(manifest_name(FIRST))
     condemn(destination, *packs_of(source, FIRST))
-    report = copy(source, destination, patience=0)
+    waited = Waited()
+    report = copy(source, destination, clock=waited.clock, sleep=waited.sleep)
     assert outcomes(report)[FIRST] == "copied"
     assert report.packs == 0
     assert contents(destination).items() >= contents(source).items()
+    assert 120 <= waited.seconds < 130
+
+
+def test_a_prune_that_takes_too_long_leaves_only_what_it_hinders(source: MemoryStore) -> None:
+    destination = MemoryStore()
+    copy(source, destination)
+    for key in (FIRST, SECOND):
+        destination.delete(manifest_name(key))
+    own = set(packs_of(source, SECOND)) - set(packs_of(source, FIRST))
+    condemn(destination, *own)
+    waited = Waited(lambda: condemn(destination, *own, beat=waited.seconds))
+    report = copy(source, destination, patience=300, clock=waited.clock, sleep=waited.sleep)
+    assert outcomes(report) == {FIRST: "copied", SECOND: "busy"}
+    assert not exists(destination, manifest_name(SECOND))
+    assert 300 <= waited.seconds < 310
+    assert not list(destination.list(PINS))
 
 
 def test_every_pack_is_pinned_before_the_first_is_written(source: MemoryStore) -> None:

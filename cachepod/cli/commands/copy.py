@@ -11,7 +11,7 @@ import click
 from cachepod.cli.options import Invocation, subcommand
 from cachepod.cli.render import Document, Outcome, count, duration, phases, printable, rate
 from cachepod.cli.watchdog import timed_out
-from cachepod.errors import EXIT_DAMAGED, EXIT_DONE, EXIT_UNREACHABLE, human_bytes
+from cachepod.errors import EXIT_DAMAGED, EXIT_DONE, EXIT_FAILURE, EXIT_UNREACHABLE, human_bytes
 
 if TYPE_CHECKING:
     from cachepod.snapshot.copy import CopiedSnapshot, CopyReport
@@ -27,6 +27,7 @@ _WORDS = {
     "kept": "another snapshot of this key is there and stays (--force replaces it)",
     "damaged": "damaged in the source, not copied",
     "skipped": "not copied",
+    "busy": "not copied",
 }
 
 
@@ -177,9 +178,13 @@ def _document(
             {"object": each.name, "why": each.why, "keys": list(each.keys)} for each in problems
         ],
         "seconds": round(seconds, 3),
-        "exit_code": EXIT_DAMAGED if problems else EXIT_DONE,
+        "exit_code": EXIT_DONE,
     }
+    if any(each.outcome == "busy" for each in snapshots):
+        document["exit_code"] = EXIT_FAILURE
+        document["error"] = f"a prune is at work in {ends[1]}: copy again when it is done"
     if problems:
+        document["exit_code"] = EXIT_DAMAGED
         document["error"] = (
             f"{count(len(problems), 'object')} of {ends[0]} damaged or missing; "
             "the snapshots that need them are not copied"
