@@ -325,7 +325,8 @@ def _from_store(
             search.lacking.append(store)
     except StoreUnreachable as unreachable:
         search.unreachable = search.unreachable or unreachable
-        progress.note(sentence(unreachable))
+        if len(settings.store) > 1:  # else it is what the command ends with
+            progress.note(sentence(unreachable))
     except (CorruptObject, ObjectMissing) as damage:
         from cachepod.environment.relatives import set_aside_damage
 

@@ -105,7 +105,7 @@ def command(
                 aside = set_aside_damaged(store, report.problems, progress) if set_aside else ()
                 results.append(_Result(store.url, report, aside))
                 found.update(some or ())
-    if missing is not None and set(keys) - found:
+    if missing is not None and (set(keys) - found or not results):
         raise missing
     return _outcome(results, time.monotonic() - started)
 
