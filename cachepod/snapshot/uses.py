@@ -15,8 +15,8 @@ An object ``uses/<key>/...`` says it all in its name, so that a listing is all t
     id      16 hex digits, drawn at random
 
 On a store across a network a hit writes nothing most of the time: the first one of an hour makes
-the short object, and of all of them one in 16 is recorded, with weight 16. So last use is exact to
-the hour and numbers are right on average. What costs minutes anyway is always recorded.
+the short object and is recorded, and of those after it one in 16, with weight 16. So last use is
+exact to the hour and numbers are right on average. What costs minutes anyway is always recorded.
 
 Nothing here may rest on: a record can be lost, forged, or late.
 """
@@ -231,11 +231,11 @@ def record(
 def _record(store: WriteStore, key: str, use: Use, hour: str, chance: Callable[[], float]) -> None:
     if use.event is Event.HIT and store.parallel_reads:
         short = f"{USES}/{key}/{hour}"
-        if not exists(store, short):
-            put(store, short, b"")
-        if chance() * _ONE_IN >= 1:
-            return
-        use = replace(use, weight=_ONE_IN)
+        first = not exists(store, short) and put(store, short, b"")
+        if not first:
+            if chance() * _ONE_IN >= 1:
+                return
+            use = replace(use, weight=_ONE_IN)
     if use.event is Event.MISS and not exists(store, FORMAT_OBJECT):
         return  # there is no store yet, and a miss is no reason to make one
     put(store, f"{USES}/{key}/{use.name(hour)}", b"")

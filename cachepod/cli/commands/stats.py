@@ -36,8 +36,8 @@ def command(call: Invocation, prometheus: Path | None) -> Outcome:
     """
     Show what the stores hold and what they have been good for.
 
-    Hits, misses and the rest are those of the last 90 days; on stores across a network one hit in
-    16 is recorded and counts for all of them. With -v also the keys that were asked for last.
+    Hits, misses and the rest are those of the last 90 days; on stores across a network few of many
+    hits are recorded and count for all of them. With -v also the keys that were asked for last.
     """
     from cachepod.cli.metrics import check_place, exposition, write_atomically
     from cachepod.snapshot.stats import stats
