@@ -49,6 +49,7 @@ from cachepod.snapshot.pins import WRITER_DIGITS
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.prune_plan import Litter, Plan, Policy, make_plan
 from cachepod.snapshot.repack import repack
+from cachepod.snapshot.signing import Keyring
 from cachepod.snapshot.uses import last_used, stale
 from cachepod.snapshot.watch import Watch
 from cachepod.snapshot.workers import run_workers
@@ -101,6 +102,7 @@ def plan_prune(
     policy: Policy,
     *,
     now: float | None = None,
+    keyring: Keyring | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """
@@ -109,6 +111,8 @@ def plan_prune(
     Args:
         now: Seconds since 1970, by the clock of this machine if it is not given. What is decided
             by it costs an installation at most if it is wrong.
+
+        keyring: That of :func:`prune`, if there is one.
 
     Raises:
         ManifestUnreadable: What a snapshot needs is not known, so nothing can be deleted.
@@ -127,7 +131,8 @@ def plan_prune(
     census = take_census(store, told)
     records = [ObjectInfo(name, 0, 0.0) for name in stale(store, now)]
     litter = Litter([*trash, *records], damaged, held, leftovers)
-    fixed = frozenset(each.name for each in census.snapshots if each.signed)
+    can_sign = keyring is not None and keyring.own is not None
+    fixed = frozenset(each.name for each in census.snapshots if each.signed and not can_sign)
     return make_plan(census, policy, now, used=used, litter=litter, fixed=fixed)
 
 
@@ -136,6 +141,7 @@ def prune(
     plan: Plan,
     *,
     grace: float = GRACE,
+    keyring: Keyring | None = None,
     progress: Progress | None = None,
     clock: Clock = boottime,
     sleep: Callable[[float], None] = time.sleep,
@@ -149,6 +155,8 @@ def prune(
             left a pin cannot be taken for dead, and what he pinned stays. With fewer than a
             minute, a restore at work may find a pack gone.
 
+        keyring: Signs manifests anew whose packs are rewritten, if it trusts them and can.
+
         clock, sleep, period: For tests.
 
     Raises:
@@ -159,7 +167,7 @@ def prune(
     """
     if plan.idle:
         return PruneReport()
-    return _Prune(store, plan, progress or NoProgress(), clock, sleep, period).run(grace)
+    return _Prune(store, plan, keyring, progress or NoProgress(), clock, sleep, period).run(grace)
 
 
 class _Broken(Exception):
@@ -173,6 +181,7 @@ class _Prune:
         self,
         store: PruneStore,
         plan: Plan,
+        keyring: Keyring | None,
         progress: Progress,
         clock: Clock,
         sleep: Callable[[float], None],
@@ -182,6 +191,7 @@ class _Prune:
         self._store = store
         self._plan = plan
         self._census = plan.census
+        self._keyring = keyring
         self._progress = progress
         self._phases = Phases(progress)
         self._clock = clock
@@ -270,6 +280,7 @@ class _Prune:
                 old,
                 snapshots,
                 self._progress,
+                keyring=self._keyring,
                 clock=self._clock,
                 period=self._period,
             )

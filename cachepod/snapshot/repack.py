@@ -17,10 +17,11 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from cachepod.errors import CorruptObject, NewerFormat, ObjectMissing, PinLost
+from cachepod.errors import CorruptObject, NewerFormat, ObjectMissing, PinLost, Untrusted
 from cachepod.model.layout import MAX_MANIFEST_SIZE
 from cachepod.model.manifest import ChunkTable, Manifest
 from cachepod.model.pack import StoredChunk
+from cachepod.model.signature import Signer
 from cachepod.model.tables import PackInfo
 from cachepod.snapshot.beat import PERIOD, Clock, boottime
 from cachepod.snapshot.census import StoredSnapshot, read_digest
@@ -28,6 +29,7 @@ from cachepod.snapshot.chunks import ChunkAt, ChunkReader
 from cachepod.snapshot.packing import ChunkIndex, Packer, Place, discard
 from cachepod.snapshot.pins import Pin, hold_pin
 from cachepod.snapshot.progress import Progress
+from cachepod.snapshot.signing import Keyring
 from cachepod.stores.base import PruneStore
 
 
@@ -37,6 +39,7 @@ def repack(
     snapshots: Sequence[StoredSnapshot],
     progress: Progress,
     *,
+    keyring: Keyring | None = None,
     clock: Clock = boottime,
     period: float = PERIOD,
 ) -> int:
@@ -49,6 +52,9 @@ def repack(
     Args:
         snapshots: All that need one of *packs*.
 
+        keyring: Signs anew what it trusts. Other manifests that are signed stay as they are, and
+            those that are not signed stay unsigned.
+
     Returns:
         Bytes written.
 
@@ -57,7 +63,7 @@ def repack(
             stay so.
     """
     with hold_pin(store, clock=clock, period=period) as pin:
-        run = _Repack(store, pin, frozenset(packs))
+        run = _Repack(store, pin, frozenset(packs), keyring)
         try:
             run.copy(snapshots, progress)
             run.replace(snapshots)
@@ -67,10 +73,13 @@ def repack(
 
 
 class _Repack:
-    def __init__(self, store: PruneStore, pin: Pin, packs: frozenset[str]) -> None:
+    def __init__(
+        self, store: PruneStore, pin: Pin, packs: frozenset[str], keyring: Keyring | None
+    ) -> None:
         self._store = store
         self._pin = pin
         self._old = packs
+        self._keyring = keyring
         self._places: dict[bytes, Place] = {}
         self._condemned: frozenset[str] = frozenset()
         self.written: dict[str, int] = {}
@@ -128,7 +137,13 @@ class _Repack:
             moved = self._moved(manifest) if manifest.digest == each.digest else None
             if moved is None:
                 continue
-            new = moved.encode()
+            sign: Signer | None = None
+            if manifest.signature is not None:
+                if not self._is_ours(each, data):
+                    continue
+                assert self._keyring is not None
+                sign = self._keyring.sign
+            new = moved.encode(sign)
             needed = {pack.id: pack.size for pack in moved.packs}
             if self._condemned & needed.keys():
                 continue  # another prune is dropping it
@@ -140,6 +155,16 @@ class _Repack:
                 # Beforehand: a write may be carried out and fail all the same.
                 self.named.update(needed)
                 self._store.replace(each.name, new)
+
+    def _is_ours(self, snapshot: StoredSnapshot, data: bytes) -> bool:
+        """Whether a signed manifest is trusted here, so that it may be signed here."""
+        if self._keyring is None or self._keyring.own is None:
+            return False
+        try:
+            self._keyring.check(snapshot.key, data, name=snapshot.name)
+        except Untrusted:
+            return False
+        return True
 
     def _moved(self, manifest: Manifest) -> Manifest | None:
         """*manifest* with its chunks where they lie now; None if one of them could not be moved."""
