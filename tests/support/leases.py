@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import random
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cachepod.stores.base import ObjectInfo, Writer
+from cachepod.stores.base import ObjectInfo, PruneStore, Writer
 from cachepod.stores.memory import MemoryStore
 from tests.support.stores import Around
 
@@ -96,7 +98,7 @@ class LosesReplacements(Around):
 class ListsLate(Around):
     """Shows in a listing what was there at the listing before."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: PruneStore) -> None:
         super().__init__(store)
         self._before: dict[str, list[ObjectInfo]] = {}
 
@@ -104,3 +106,69 @@ class ListsLate(Around):
         before = self._before.get(prefix, [])
         self._before[prefix] = list(self.store.list(prefix))
         return iter(before)
+
+
+class Stage:
+    """
+    Actors that take turns: one runs until it sleeps, then the one that wakes next.
+
+    Time is the stage's own, and passes only when all sleep.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._plans: list[tuple[float, int, threading.Semaphore]] = []
+        self._order = itertools.count()
+        self._idle = threading.Semaphore(0)
+        self._mine = threading.local()
+        self._errors: list[BaseException] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """An actor's own: others go on meanwhile."""
+        mine: threading.Semaphore = self._mine.turn
+        heapq.heappush(self._plans, (self.now + seconds, next(self._order), mine))
+        self._idle.release()
+        mine.acquire()
+
+    def enter(self, moment: float, act: Callable[[], object]) -> None:
+        """Let an actor begin at *moment*."""
+        turn = threading.Semaphore(0)
+
+        def perform() -> None:
+            self._mine.turn = turn
+            turn.acquire()
+            try:
+                act()
+            except BaseException as error:
+                self._errors.append(error)
+            self._idle.release()
+
+        threading.Thread(target=perform, daemon=True).start()
+        heapq.heappush(self._plans, (moment, next(self._order), turn))
+
+    def perform(self) -> None:
+        """Until the last actor has ended; what one of them raised is raised here."""
+        while self._plans:
+            self.now, _, turn = heapq.heappop(self._plans)
+            turn.release()
+            self._idle.acquire()
+            if self._errors:
+                raise self._errors[0]
+
+
+class Distant(Around):
+    """Every call takes a while, of the stage's time; others act meanwhile."""
+
+    def __init__(self, store: PruneStore, stage: Stage, most: float) -> None:
+        super().__init__(store)
+        self._stage = stage
+        self._most = most
+
+    def around(self, method: str, name: str, act: Callable[[], Any]) -> Any:
+        self._stage.sleep(random.uniform(0, self._most))
+        result = act()
+        self._stage.sleep(random.uniform(0, self._most))
+        return result
