@@ -28,6 +28,7 @@ from cachepod.snapshot.lease import Lease
 DONE, FAILED, STOPPED = b"D", b"F", b"S"
 
 _PATIENCE = 4.0  # seconds that the end of a lease may take
+_LINGER = 1.0  # seconds to wait for the end of a child that was killed
 _ORPHANED = 15  # the same for a child whose parent was killed: nobody waits for it
 
 
@@ -54,13 +55,17 @@ class Beater:
         except OSError:
             pass  # the lease was lost, so the child has gone
         os.close(self._writer)
-        until = time.monotonic() + _PATIENCE
+        if not self._ends_within(_PATIENCE):
+            os.kill(self._pid, signal.SIGKILL)
+            self._ends_within(_LINGER)  # else it is stuck in the kernel
+
+    def _ends_within(self, seconds: float) -> bool:
+        until = time.monotonic() + seconds
         while not self._gone():
             if time.monotonic() > until:
-                os.kill(self._pid, signal.SIGKILL)
-                self._gone()
-                return
+                return False
             time.sleep(0.005)
+        return True
 
     def _gone(self) -> bool:
         try:
