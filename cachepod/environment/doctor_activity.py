@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from cachepod.environment.diagnosis import Check, Severity
 from cachepod.errors import CachepodError, human_bytes
 from cachepod.model.names import CONDEMNED, DAMAGED, LEASES, MANIFESTS
-from cachepod.snapshot.lease import Claim, State
+from cachepod.snapshot.claim import LIMIT, Claim, State
 from cachepod.snapshot.pins import read_pins
 from cachepod.stores.base import PruneStore, Store
 
-_LEASE_LIMIT = 4096
 _SHOWN = 3  # builders that are named
 
 
@@ -53,7 +52,7 @@ def _builders(about: str, store: PruneStore) -> Check | None:
 
 def _claim(store: Store, name: str) -> Claim | None:
     try:
-        return Claim.decode(store.read(name, limit=_LEASE_LIMIT))
+        return Claim.decode(store.read(name, limit=LIMIT))
     except CachepodError:
         return None  # it was given back meanwhile, or is none
 

@@ -20,9 +20,7 @@ costs work that is done twice, never a broken snapshot: whoever builds commits b
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import random
 import threading
 import time
@@ -30,10 +28,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
 
 from cachepod.errors import CachepodError, CorruptObject, ObjectMissing, StoreUnreachable
 from cachepod.model.names import LEASES, lease_name
+from cachepod.snapshot.claim import LIMIT, Claim, Holder, State
 from cachepod.stores.base import Store, WriteStore, put
 
 BEAT = 10.0  # seconds between two signs of life
@@ -41,84 +39,10 @@ STALE = 45.0  # seconds without one, after which a holder is taken for dead
 SETTLE = (1.5, 3.0)  # seconds to wait for rivals where a store lets several be first
 MOST_FAILURES = 3  # holders that fail one after another; then nobody waits for the next
 
-_LIMIT = 4096  # bytes of a lease
-_TEXT = 255  # characters of a host or a pod
 _JOIN = 2.0  # seconds to wait for a thread that may be stuck in the kernel
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
-
-
-class State(str, Enum):
-    """What a holder says of itself."""
-
-    BUILDING = "building"
-    FAILED = "failed"
-    FREE = "free"
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a lease, for people: nothing is decided by it."""
-
-    host: str
-    pid: int
-    pod: str = ""
-
-    @classmethod
-    def here(cls) -> Holder:
-        """This process."""
-        return cls(platform.node(), os.getpid(), os.environ.get("RUNPOD_POD_ID", ""))
-
-    def __str__(self) -> str:
-        host = self.host or "an unknown host"
-        return f"{host} (pod {self.pod})" if self.pod and self.pod != self.host else host
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What the object of a lease says; see the head of this module."""
-
-    holder: Holder
-    token: str
-    beat: int = 0
-    elapsed: float = 0.0
-    state: State = State.BUILDING
-    failures: int = 0
-
-    def encode(self) -> bytes:
-        """As it is stored."""
-        document = {
-            "holder": {"host": self.holder.host, "pid": self.holder.pid, "pod": self.holder.pod},
-            "token": self.token,
-            "beat": self.beat,
-            "elapsed": round(self.elapsed, 1),
-            "state": self.state.value,
-            "failures": self.failures,
-        }
-        return json.dumps(document).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> Claim | None:
-        """What *data* says; None if it is no claim, for what lies in a store is not trusted."""
-        try:
-            document: Any = json.loads(data)
-            holder = document["holder"]
-            elapsed = float(document["elapsed"])
-            return cls(
-                Holder(
-                    str(holder["host"])[:_TEXT],
-                    int(holder["pid"]),
-                    str(holder.get("pod", ""))[:_TEXT],
-                ),
-                str(document["token"])[:_TEXT],
-                int(document["beat"]),
-                elapsed if 0 <= elapsed < 1e9 else 0.0,
-                State(document["state"]),
-                max(0, int(document["failures"])),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-            return None
 
 
 class Standing(Enum):
@@ -204,7 +128,7 @@ class Watch:
             if not number:
                 break
             try:
-                data = self._store.read(lease_name(self._name, number), limit=_LIMIT)
+                data = self._store.read(lease_name(self._name, number), limit=LIMIT)
             except ObjectMissing:
                 continue
             except CorruptObject:
@@ -456,6 +380,6 @@ def _numbers(store: Store, name: str) -> set[int]:
 
 def _claim_at(store: Store, name: str, number: int) -> Claim | None:
     try:
-        return Claim.decode(store.read(lease_name(name, number), limit=_LIMIT))
+        return Claim.decode(store.read(lease_name(name, number), limit=LIMIT))
     except (ObjectMissing, CorruptObject):
         return None

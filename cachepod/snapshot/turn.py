@@ -15,7 +15,8 @@ from enum import Enum
 
 from cachepod.errors import CachepodError, StoreUnreachable
 from cachepod.snapshot import lease as leases
-from cachepod.snapshot.lease import Clock, Holder, Lease, Sight, Sleep, Standing, Watch
+from cachepod.snapshot.claim import Holder
+from cachepod.snapshot.lease import Clock, Lease, Sight, Sleep, Standing, Watch
 from cachepod.stores.base import WriteStore
 
 PAUSE = (0.5, 5.0)  # seconds between two looks: at first, and at most

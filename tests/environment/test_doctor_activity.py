@@ -14,7 +14,7 @@ from cachepod.environment.doctor_speed import sample_directory, told
 from cachepod.environment.doctor_store import examine_store
 from cachepod.environment.filesystem import try_probe
 from cachepod.errors import human_bytes
-from cachepod.snapshot.lease import Claim, Holder, State
+from cachepod.snapshot.claim import Claim, Holder, State
 from cachepod.snapshot.publish import TreeSource, publish
 from cachepod.snapshot.signing import Keyring
 from cachepod.stores.base import put

@@ -14,7 +14,8 @@ import pytest
 from cachepod.errors import CachepodError, SpaceExhausted, StoreUnreachable
 from cachepod.model.names import lease_name
 from cachepod.snapshot import lease as leases
-from cachepod.snapshot.lease import Claim, Holder, Lease, Sight, Standing, State, Watch, take
+from cachepod.snapshot.claim import Claim, Holder, State
+from cachepod.snapshot.lease import Lease, Sight, Standing, Watch, take
 from cachepod.snapshot.turn import Ending, Turn, await_turn
 from cachepod.stores.base import PruneStore, put
 from cachepod.stores.memory import MemoryStore
