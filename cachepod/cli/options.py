@@ -143,7 +143,7 @@ _SETTINGS: dict[str, Decorator] = {
         "--store",
         multiple=True,
         metavar="URL",
-        help="Where snapshots lie: a directory or file:///dir. Repeatable, nearest first.",
+        help="Where snapshots lie: a directory or s3://bucket/prefix. Repeatable, nearest first.",
     ),
     "prefix": click.option(
         "--prefix", metavar="DIR", help="Where the environment lies or shall lie."
