@@ -6,6 +6,9 @@ killed, and a process with such a thread does not end. So the work is done in a 
 before any thread is started and before the volume is touched; the parent only waits, and goes
 away alone if it must.
 
+A child that is left behind keeps its files open. So it does not have the command's own stdout and
+stderr, whose readers would wait for its end: what it says, the parent passes on to stderr.
+
 The child speaks through a pipe, in frames::
 
     offset  size
@@ -101,21 +104,32 @@ def watched(
     sys.stdout.flush()
     sys.stderr.flush()
     reader, writer = os.pipe()
+    said, saying = os.pipe() if not os.isatty(2) else (-1, 2)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
+        os.dup2(saying, 1)
+        os.dup2(saying, 2)
+        if said >= 0:
+            os.close(said)
+            os.close(saying)
         _child(work, Link(writer), parent, blocked)
     os.close(writer)
+    if said >= 0:
+        os.close(saying)
+        os.set_blocking(said, False)
     _own_group(pid)
-    watch = _Watch(pid, reader, limit, expired)
+    watch = _Watch(pid, reader, said, limit, expired)
     before = {number: signal.signal(number, watch.forward) for number in SIGNALS}
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
         return watch.wait()
     finally:
         os.close(reader)
+        if said >= 0:
+            os.close(said)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -168,10 +182,16 @@ class _Watch:
     """The parent's side."""
 
     def __init__(
-        self, pid: int, reader: int, limit: float, expired: Callable[[float], Outcome]
+        self,
+        pid: int,
+        reader: int,
+        said: int,
+        limit: float,
+        expired: Callable[[float], Outcome],
     ) -> None:
         self._pid = pid
         self._reader = reader
+        self._said = said  # -1 where the child has the terminal itself, or has said all
         self._expired = expired
         self._started = self._moved = time.monotonic()
         self._limit = limit
@@ -193,10 +213,19 @@ class _Watch:
 
     def wait(self) -> Outcome:
         """Until the child has ended or its time is over."""
+        try:
+            return self._wait()
+        finally:
+            self._pass_on()
+
+    def _wait(self) -> Outcome:
         while True:
             # Woken at least every second: a signal's handler may have moved the deadline.
-            readable, _, _ = select.select([self._reader], [], [], min(1.0, self._remaining()))
-            if readable:
+            sources = [self._reader] if self._said < 0 else [self._reader, self._said]
+            readable, _, _ = select.select(sources, [], [], min(1.0, self._remaining()))
+            if self._said in readable:
+                self._pass_on()
+            if self._reader in readable:
                 data = os.read(self._reader, 1 << 16)
                 if not data:
                     return self._ended()
@@ -206,6 +235,21 @@ class _Watch:
                     return self._ended()
             elif self._remaining() <= 0:
                 return self._over()
+
+    def _pass_on(self) -> None:
+        """What the child has said so far, to stderr."""
+        while self._said >= 0:
+            try:
+                data = os.read(self._said, 1 << 16)
+            except BlockingIOError:
+                return
+            if not data:
+                self._said = -1
+            try:
+                while data:
+                    data = data[os.write(2, data) :]
+            except OSError:
+                pass  # nobody reads it any more, which must not end a command
 
     def _remaining(self) -> float:
         now = time.monotonic()

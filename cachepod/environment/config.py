@@ -20,6 +20,7 @@ from cachepod.environment.settings import Given
 from cachepod.environment.urls import masked
 from cachepod.errors import ConfigurationProblem, UsageProblem
 from cachepod.snapshot.stamp import ENVIRONMENT_TREE
+from cachepod.stores.mounts import place_of
 
 FILE = "cachepod.toml"
 PROJECT_FILE = "pyproject.toml"
@@ -417,7 +418,7 @@ def _check_combinations(settings: Settings) -> None:
         if settings.prefix == Path("/"):
             raise ConfigurationProblem(settings.source("prefix"), "the prefix cannot be /")
         places["the prefix"] = ("prefix", settings.prefix)
-    real = {what: (name, Path(os.path.realpath(folder))) for what, (name, folder) in places.items()}
+    real = {what: (name, Path(place_of(str(folder)))) for what, (name, folder) in places.items()}
     listed = list(real.items())
     for number, (what, (name, folder)) in enumerate(listed):
         for other_what, (other, other_folder) in listed[number + 1 :]:
@@ -431,7 +432,7 @@ def _check_combinations(settings: Settings) -> None:
     for other, url, other_what in kept:
         if "://" in url and not url.startswith("file:///"):
             continue
-        place = Path(os.path.realpath(url.removeprefix("file://")))
+        place = Path(place_of(url.removeprefix("file://")))
         for what, (name, folder) in listed:
             if _overlap(folder, place):
                 raise clash(name, other, f"{what} ({folder}) and {other_what} ({place}) overlap")

@@ -294,33 +294,22 @@ class _Worker:
 
     def _decode(self, read: Read, stored: memoryview, chunk: int) -> memoryview:
         """The plain bytes of *chunk*, from the range just read; checked before they are decoded."""
-        chunks, again = self.engine.manifest.chunks, self.engine.source.read_again
-        name = self.engine.packs[read.pack]
-        offset, check = chunks.offset[chunk], chunks.check(chunk)
-        at = offset - read.offset
-        with stored[at : at + chunks.stored[chunk]] as own:
-            if xxh3_128_digest(own) != check:
-                again(name, offset, own, check)
-            if not self.engine.check_ids:
-                return self._plain(own, chunk, name)
-            try:
-                self._check_id(own, chunk, name)
-            except CorruptObject:
-                # Somebody has forged the checksum; another store may have the true bytes.
-                again(name, offset, own, check, lambda: self._check_id(own, chunk, name))
-        return self.plain[: chunks.raw[chunk]]
-
-    def _plain(self, stored: memoryview, chunk: int, name: str) -> memoryview:
         chunks = self.engine.manifest.chunks
-        encoding, into = Encoding(chunks.encoding[chunk]), self.plain[: chunks.raw[chunk]]
-        return decode_chunk(self.decompressor, stored, encoding, into, name)
-
-    def _check_id(self, stored: memoryview, chunk: int, name: str) -> None:
-        """Decode *chunk*, and see whether it is that of its id."""
-        with self._plain(stored, chunk, name) as plain:
-            if blake3(plain).digest() != self.engine.manifest.chunks.id(chunk):
-                offset = self.engine.manifest.chunks.offset[chunk]
-                raise CorruptObject(name, f"the chunk at {offset} is not that of its id")
+        name = self.engine.packs[read.pack]
+        at = chunks.offset[chunk] - read.offset
+        with stored[at : at + chunks.stored[chunk]] as own:
+            if xxh3_128_digest(own) != chunks.check(chunk):
+                self.engine.source.read_again(name, chunks.offset[chunk], own, chunks.check(chunk))
+            plain = decode_chunk(
+                self.decompressor,
+                own,
+                Encoding(chunks.encoding[chunk]),
+                self.plain[: chunks.raw[chunk]],
+                name,
+            )
+        if self.engine.check_ids and blake3(plain).digest() != chunks.id(chunk):
+            raise CorruptObject(name, f"the chunk at {chunks.offset[chunk]} is not that of its id")
+        return plain
 
 
 def decode_chunk(

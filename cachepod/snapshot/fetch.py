@@ -84,16 +84,9 @@ class Source:
         """
         self._first(name, lambda store: store.read_range(name, offset, into))
 
-    def read_again(
-        self,
-        name: str,
-        offset: int,
-        into: memoryview,
-        check: bytes,
-        more: Callable[[], object] | None = None,
-    ) -> None:
+    def read_again(self, name: str, offset: int, into: memoryview, check: bytes) -> None:
         """
-        The same for bytes that were not good when they were read.
+        The same for bytes that did not match their checksum when they were read.
 
         The first store is asked once more, for a wrong byte on the way is no wrong byte in the
         store.
@@ -101,10 +94,8 @@ class Source:
         Args:
             check: XXH3-128 of what *into* should hold.
 
-            more: Raises CorruptObject if what *into* holds by then is not good all the same.
-
         Raises:
-            CorruptObject: No store has good bytes.
+            CorruptObject: No store has the bytes that the checksum is of.
 
             ObjectMissing, StoreUnreachable: Likewise, as the first store said.
         """
@@ -113,8 +104,6 @@ class Source:
             store.read_range(name, offset, into)
             if xxh3_128_digest(into) != check:
                 raise CorruptObject(name, f"the bytes at {offset} do not match their checksum")
-            if more is not None:
-                more()
 
         self._first(name, read_and_check)
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _TABLE = "/proc/self/mountinfo"
+_MOST_LINKS = 40  # as the kernel has it; more are a loop
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 _NETWORK_KINDS = frozenset(
     {
@@ -106,6 +107,44 @@ def mount_at(path: str, table: Sequence[Mount] | None = None) -> Mount | None:
     """What is mounted exactly at *path*; the latest where several are."""
     hits = [mount for mount in (mounts() if table is None else table) if mount.point == path]
     return hits[-1] if hits else None
+
+
+def place_of(path: str, table: Sequence[Mount] | None = None) -> str:
+    """
+    As :func:`os.path.realpath`, but no remote file system is asked, for it may be wedged.
+
+    What lies below the mount point of one is taken as it is written.
+
+    Args:
+        path: It need not exist.
+
+        table: The mounts to look among, those of this process by default.
+    """
+    remote = {mount.point for mount in (mounts() if table is None else table) if mount.remote}
+    place, pending = "/", os.path.join(os.getcwd(), path).split("/")[::-1]
+    links = 0
+    while pending:
+        name = pending.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            place = os.path.dirname(place)
+            continue
+        here = os.path.join(place, name)
+        if here in remote:
+            return os.path.normpath("/".join((here, *pending[::-1])))
+        try:
+            target = os.readlink(here)
+        except OSError:  # no link, or nothing at all
+            place = here
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            return os.path.normpath("/".join((here, *pending[::-1])))
+        if target.startswith("/"):
+            place = "/"
+        pending += target.split("/")[::-1]
+    return place
 
 
 def mount_of(path: str, table: Sequence[Mount] | None = None) -> Mount | None:

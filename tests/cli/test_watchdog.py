@@ -201,3 +201,51 @@ def test_a_killed_parent_takes_its_child_along(tmp_path: Path) -> None:
     child.wait()
     wait_until(lambda: not alive(worker), message="the worker outlived its parent")
     assert not (tmp_path / "cleaned").exists()
+
+
+LEFT_BEHIND = """
+import os, sys, time
+from cachepod.cli.render import Outcome
+from cachepod.cli.watchdog import watched
+
+def work(link):
+    # Another session: out of reach, as a process is that waits in the kernel.
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(60)
+        os._exit(0)
+    os.write(1, b"not the document\\n")
+    os.write(2, b"so far\\n" + 200_000 * b".")
+    time.sleep(60)
+
+outcome = watched(work, limit=1, expired=lambda seconds: Outcome(exit_code=3))
+print("document", outcome.exit_code)
+print("given up", file=sys.stderr)
+"""
+
+
+def test_what_is_left_behind_does_not_hold_the_output_open() -> None:
+    """Else ``(cachepod restore || cachepod install) | tee log`` would not end."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_BEHIND],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout == "document 3\n"
+    assert done.stderr == "not the document\nso far\n" + 200_000 * "." + "given up\n"
+
+
+def test_a_reader_that_has_gone_does_not_end_the_command() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LEFT_BEHIND],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stderr is not None
+        assert running.stdout is not None
+        running.stderr.close()
+        assert running.stdout.read() == b"document 3\n"

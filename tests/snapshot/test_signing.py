@@ -15,7 +15,7 @@ import pytest
 
 from cachepod.errors import CachepodError, CorruptObject, NewerFormat, Untrusted, UsageProblem
 from cachepod.model.manifest import HEADER, Manifest
-from cachepod.model.names import manifest_name, pack_name
+from cachepod.model.names import manifest_name
 from cachepod.model.signature import Algorithm, Signature, signed_bytes
 from cachepod.model.tables import Encoding
 from cachepod.snapshot.catalog import nearest
@@ -340,27 +340,6 @@ def test_a_chunk_whose_checksum_was_forged_is_told_by_its_id(
     replace_manifest(store, "k", manifest.encode())
     restore(store, "k", target, check_ids=True, force=True, min_free=0.0)
     assert (tmp_path / "data" / "f").read_bytes() == plain
-
-
-def test_a_forged_pack_in_one_store_is_taken_from_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As if everything had one checksum, which is what whoever can forge it makes of it.
-    monkeypatch.setattr("cachepod.snapshot.engine.xxh3_128_digest", lambda data: bytes(16))
-    monkeypatch.setattr("cachepod.snapshot.fetch.xxh3_128_digest", lambda data: bytes(16))
-    plain = b"the real thing" * 100
-    chunk = Chunk(plain, [(1, 0, len(plain), 0)], encoding=Encoding.RAW, check=bytes(16))
-    near, far = MemoryStore(), MemoryStore()
-    for store in (near, far):
-        manifest = Forgery((ROOT, file(b"f", len(plain))), [chunk]).store(store)
-    (pack,) = manifest.packs
-    near.replace(pack_name(pack.id), bytes(pack.size))
-    target = [Target("data", tmp_path / "data")]
-    with pytest.raises(CorruptObject, match="is not that of its id"):
-        restore(near, "k", target, check_ids=True, min_free=0.0)
-    report = restore(near, "k", target, backups=[far], check_ids=True, min_free=0.0)
-    assert (tmp_path / "data" / "f").read_bytes() == plain
-    assert [damage.name for damage in report.damages] == [pack_name(pack.id)]
 
 
 # Files of keys

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from cachepod.environment.diagnosis import Severity
-from cachepod.environment.doctor_store import examine_store
 from cachepod.errors import ObjectMissing
 from cachepod.stores.base import WriteStore, exists, put
 from cachepod.stores.local import LocalStore
@@ -204,17 +202,3 @@ def test_leftovers_of_a_writer_on_the_other_mount_are_found(
     there.remove(found)
     assert list(here.leftovers()) == []
     writer.abort()
-
-
-def test_doctor_says_what_a_moosefs_really_does(mounts: tuple[Path, Path]) -> None:
-    store = LocalStore(mounts[0] / "store")
-    put(store, NAME, DATA)
-    before = set(mounts[1].rglob("*"))
-    found = {check.name: check for check in examine_store(str(mounts[0] / "store"))}
-    assert not [check for check in found.values() if check.severity == Severity.PROBLEM]
-    assert "fuse at" in found["file system"].result
-    assert found["file times"].result == "kept to 1 s"
-    for name in ("rename", "link", "O_EXCL", "flock", "fsync", "ranges"):
-        assert found[name].result == "works", name
-    assert "/s read" in found["speed"].result
-    assert set(mounts[1].rglob("*")) == before

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cachepod.stores.local import LocalStore
-from cachepod.stores.mounts import Mount, mount_at, mount_of, mounts, parse_mounts
+from cachepod.stores.mounts import Mount, mount_at, mount_of, mounts, parse_mounts, place_of
 
 TABLE = rb"""22 1 0:20 / / rw,relatime shared:1 - overlay overlay rw,lowerdir=/l1:/l2,upperdir=/u
 23 22 0:21 / /proc rw,nosuid - proc proc rw
@@ -98,3 +98,36 @@ def test_a_remote_store_rewards_more_reads_in_flight(monkeypatch: pytest.MonkeyP
     )
     assert LocalStore(Path("/workspace/cachepod")).parallel_reads > 0
     assert LocalStore(Path("/elsewhere")).parallel_reads == 0
+
+
+def test_a_place_is_the_real_path(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("a/../a/./b")
+    (tmp_path / "again").symlink_to(tmp_path / "link")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("a", "link", "link/..", "again/c/d", "missing/x", "again/../../a/b", "."):
+        path = str(tmp_path / name)
+        assert place_of(path) == os.path.realpath(path)
+    assert place_of("relative") == os.path.realpath("relative")
+    assert place_of("/") == "/"
+    assert place_of(str(tmp_path / "loop" / "x")).endswith("loop/x")
+
+
+def test_a_place_below_a_remote_mount_is_taken_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (tmp_path / "link").symlink_to("volume/sub")
+    real, asked = os.readlink, []
+
+    def readlink(path: str) -> str:
+        asked.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    table = [Mount(str(volume), "fuse", "mfs#host:9421", ())]
+    for name in ("volume/sub/x", "link/x", "volume/./y/../sub/x", "volume/../volume/sub/x"):
+        assert place_of(str(tmp_path / name), table) == str(volume / "sub" / "x")
+    assert asked
+    assert not [path for path in asked if Path(path).is_relative_to(volume)]

@@ -1,0 +1,212 @@
+"""
+A volume that stops answering, dies or is full, as the commands of the hook meet it.
+
+On a real MooseFS: what hangs in the kernel hangs there as it would in a pod.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import Result, environment, wait_until
+from tests.support.moosefs import Cluster, Mount
+from tests.support.project import Project
+
+pytestmark = pytest.mark.root
+
+MIB = 1 << 20
+
+#: cachepod, but at the third range that it reads the process argv[1] gets the signal argv[2].
+SIGNAL_AT_A_READ = """
+import os, sys
+from cachepod.cli.main import main
+from cachepod.stores.local import LocalStore
+
+pid, number = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+original, calls = LocalStore.read_range, []
+
+def read_range(self, *arguments):
+    calls.append(None)
+    if len(calls) == 3:
+        os.kill(pid, number)
+    return original(self, *arguments)
+
+LocalStore.read_range = read_range
+main()
+"""
+
+
+class Volume:
+    """A store on a mount of its own, so that no cache knows what lies there."""
+
+    def __init__(self, project: Project, moose: Cluster, mount: Mount, name: str) -> None:
+        self.project = project
+        self.moose = moose
+        self.mount = mount
+        self.store = mount.path / name / "store"
+        self.data = project.root / "data"
+        self.words = ["--store", str(self.store), "--config", os.devnull]
+        self.words += ["--tree", f"data={self.data}", "--key", "k"]
+
+    def command(self, name: str, *more: str) -> Result:
+        """Run ``cachepod NAME`` to its end, which must come within a minute."""
+        return self.project.run(name, *self.words, *more, timeout=60)
+
+    def signalled(self, pid: int, number: int, name: str, *more: str) -> Result:
+        """The same, with a signal to *pid* in the middle of its reading."""
+        script = [sys.executable, "-c", SIGNAL_AT_A_READ, str(pid), str(int(number))]
+        done = subprocess.run(
+            [*script, name, *self.words, *more],
+            cwd=self.project.root,
+            env=environment(self.project.root),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def is_back(self) -> None:
+        """That the store is good and a restore brings what was published."""
+        assert not self.data.exists()
+        result = self.command("restore")
+        assert result.code == 0, result.err
+        assert (self.data / "7").stat().st_size == 5 * MIB
+
+
+@pytest.fixture
+def volume(project: Project, moose: Cluster, mounts: tuple[Path, Path]) -> Iterator[Volume]:
+    """A volume that holds the snapshot ``k``, in a container that has nothing yet."""
+    mount = moose.mount("third")
+    made = Volume(project, moose, mount, mounts[0].name)
+    made.data.mkdir()
+    for number in range(8):
+        (made.data / str(number)).write_bytes(os.urandom(5 * MIB))
+    by_another = ["--store", str(mounts[0] / "store"), *made.words[2:]]
+    published = project.run("publish", *by_another)
+    assert published.code == 0, published.err
+    made.data.rename(project.root / "original")
+    yield made
+    moose.mounts.pop("third").unmount()
+
+
+def one_sentence(result: Result) -> None:
+    assert "Traceback" not in result.err
+    assert "unexpected" not in result.err
+
+
+def test_a_restore_from_a_wedged_volume_is_a_miss_in_time(volume: Volume) -> None:
+    volume.mount.freeze()
+    result = volume.command("restore", "--timeout", "2")
+    assert result.code == 3
+    assert "did not end within 2.00 s" in result.err
+    one_sentence(result)
+    volume.mount.thaw()
+    volume.is_back()
+
+
+def test_a_volume_that_wedges_in_the_middle_of_a_restore_is_a_miss_in_time(
+    volume: Volume,
+) -> None:
+    result = volume.signalled(volume.mount.pid, signal.SIGSTOP, "restore", "--timeout", "3")
+    assert result.code == 3
+    assert "did not end within 3.00 s" in result.err
+    volume.mount.thaw()
+    volume.is_back()
+    left = volume.project.root / ".data.cachepod"
+    wait_until(lambda: os.listdir(left) == ["lock"], message="what it had staged stays")
+
+
+def test_a_chunkserver_that_stops_answering_is_a_miss_in_time(volume: Volume) -> None:
+    server = volume.moose.chunkserver
+    try:
+        result = volume.signalled(server.pid, signal.SIGSTOP, "restore", "--timeout", "3")
+    finally:
+        server.thaw()
+    assert result.code == 3
+    assert "did not end within 3.00 s" in result.err
+    volume.is_back()
+
+
+def test_a_mount_whose_daemon_died_is_unreachable(volume: Volume) -> None:
+    volume.mount.kill()
+    for command in ("restore", "publish", "ls", "verify"):
+        if command == "publish":
+            (volume.project.root / "original").rename(volume.data)
+        words = volume.words[:4] if command in ("ls", "verify") else volume.words
+        result = volume.project.run(command, *words)
+        assert result.code == 5, (command, result.err)
+        assert "restart the container" in result.err
+        one_sentence(result)
+    volume.data.rename(volume.project.root / "original")
+    volume.mount = volume.moose.remount("third")
+    volume.is_back()
+
+
+def test_a_mount_whose_daemon_dies_in_the_middle_of_a_restore_is_unreachable(
+    volume: Volume,
+) -> None:
+    result = volume.signalled(volume.mount.pid, signal.SIGKILL, "restore")
+    assert result.code == 5, result.err
+    one_sentence(result)
+    assert not volume.data.exists()
+    volume.mount = volume.moose.remount("third")
+    volume.is_back()
+
+
+def test_a_publish_to_a_wedged_volume_ends_with_five_and_stores_later(volume: Volume) -> None:
+    (volume.project.root / "original").rename(volume.data)
+    volume.words[-1] = "another"
+    volume.mount.freeze()
+    result = volume.command("publish", "--timeout", "2", "--json")
+    assert result.code == 5
+    assert json.loads(result.out)["exit_code"] == 5
+    volume.mount.thaw()
+    assert volume.command("publish").code == 0
+    volume.data.rename(volume.project.root / "original")
+    volume.is_back()
+
+
+def test_a_wedged_volume_does_not_keep_the_container_from_starting(volume: Volume) -> None:
+    volume.mount.freeze()
+    words = ("--store", str(volume.store), "--timeout", "2")
+    result = volume.project.run("up", *words, "--", "python", "-c", "import alpha; print('up')")
+    assert result.code == 0, result.err
+    assert result.out.endswith("up\n")
+    volume.mount.thaw()
+
+
+def test_the_hook_of_three_commands_goes_through_with_a_wedged_volume(volume: Volume) -> None:
+    volume.mount.freeze()
+    store = ("--store", str(volume.store))
+    assert volume.project.run("restore", *store, "--timeout", "2", timeout=60).code == 3
+    installed = volume.project.run("install", *store, timeout=60)
+    assert installed.code == 0, installed.err
+    assert volume.project.run("publish", *store, "--timeout", "2", timeout=60).code == 5
+    assert volume.project.version_of("alpha") == "1.0"
+    volume.mount.thaw()
+
+
+def test_a_volume_whose_quota_is_used_up_ends_the_publish_with_seven(volume: Volume) -> None:
+    (volume.project.root / "original").rename(volume.data)
+    (volume.data / "more").write_bytes(os.urandom(5 * MIB))
+    quota = volume.store.parent
+    volume.moose.tool("mfssetquota", "-L", "42Mi", quota)
+    volume.words[-1] = "more"
+    result = volume.command("publish", "--json")
+    assert result.code == 7, result.err
+    assert json.loads(result.out)["exit_code"] == 7
+    assert "quota" in result.err
+    one_sentence(result)
+    assert volume.command("ls").out.count("more") == 0
+    volume.moose.tool("mfsdelquota", "-L", quota)
+    assert volume.command("publish").code == 0
+    assert volume.project.run("verify", *volume.words[:4]).code == 0
