@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -31,6 +31,8 @@ class Candidate:
         before: What is made ready on the ground first, unmeasured.
 
         after: What is checked or put back afterwards, unmeasured.
+
+        environ: Variables that the command needs.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Candidate:
     command: Callable[[Path], list[str]]
     before: Callable[[Path], None] = lambda ground: None
     after: Callable[[Path], None] = lambda ground: None
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 def site_packages(tree: Path) -> Path:
@@ -46,7 +49,8 @@ def site_packages(tree: Path) -> Path:
     return found[0] if found else tree
 
 
-def _needs(*tools: str) -> str:
+def needs(*tools: str) -> str:
+    """Which of *tools* are missing here, in words; empty if none is."""
     missing = [tool for tool in tools if measure.find_tool(tool) is None]
     return f"no {', '.join(missing)} here" if missing else ""
 
@@ -96,7 +100,7 @@ def restorers(archives: Archives, options: argparse.Namespace) -> list[Candidate
     found = [
         Candidate(
             "cachepod restore",
-            _needs("cachepod"),
+            needs("cachepod"),
             lambda ground: [
                 measure.cachepod(),
                 *from_store,
@@ -106,14 +110,14 @@ def restorers(archives: Archives, options: argparse.Namespace) -> list[Candidate
         ),
         Candidate(
             "zstd -dc | tar -x",
-            _needs("zstd", "tar"),
+            needs("zstd", "tar"),
             lambda ground: measure.pipeline(
                 'mkdir "$2" && zstd -dc "$1" | tar -x -C "$2"', archives.tar, ground / "tree"
             ),
         ),
         Candidate(
             f"unsquashfs -p {processors} (zstd)",
-            _needs("unsquashfs", "mksquashfs"),
+            needs("unsquashfs", "mksquashfs"),
             lambda ground: [*unsquash, str(ground / "tree"), str(archives.squash)],
         ),
         Candidate("cp -a", "", lambda ground: ["cp", "-a", str(tree), str(ground / "tree")]),
@@ -132,7 +136,7 @@ def _uv(name: str, flags: list[str], tree: Path, options: argparse.Namespace) ->
         f"{each.name}=={each.version}"
         for each in metadata.distributions(path=[str(site_packages(tree))])
     )
-    missing = _needs("uv")
+    missing = needs("uv")
     if not missing and options.uv_cache is None:
         missing = "no --uv-cache given"
     if not missing and not pins:
@@ -227,7 +231,7 @@ def publishers(archives: Archives, changed: Path, kept: Path, title: str) -> lis
         ),
         Candidate(
             f"tar | zstd -T{measure.cores()}",
-            _needs("zstd", "tar"),
+            needs("zstd", "tar"),
             lambda ground: archives.tar_command(ground / "tree.tar.zst"),
         ),
         Candidate(

@@ -67,8 +67,18 @@ def compare(
     *,
     importing: Callable[[Path], list[str]] | None = None,
     keep_cache: bool = False,
+    watch: bool = False,
 ) -> list[Row]:
-    """Run every candidate once a round, each round in another order."""
+    """
+    Run every candidate once a round, each round in another order.
+
+    Args:
+        importing: From the restored tree to a command that is measured after each run.
+
+        keep_cache: Leave the page cache as it is.
+
+        watch: Look at the memory of all processes of a candidate together.
+    """
     rows = [Row(candidate) for candidate in candidates]
     for number in range(rounds):
         for row in measure.rotated(rows, number):
@@ -80,7 +90,9 @@ def compare(
                     drop_caches()
                 said = f"{number + 1}/{rounds}  {row.candidate.name}: "
                 try:
-                    cost = measure.run(row.candidate.command(place))
+                    cost = measure.run(
+                        row.candidate.command(place), environ=row.candidate.environ, watch=watch
+                    )
                     after = [measure.run(importing(place / "tree"))] if importing else []
                 except measure.CommandFailed as error:
                     row.failed = "failed"
@@ -150,7 +162,7 @@ def _publish_table(rows: Sequence[Row]) -> str:
     return measure.table(headings, lines)
 
 
-def _as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
+def as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
     return [
         {
             "name": row.candidate.name,
@@ -158,6 +170,7 @@ def _as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
             "seconds": row.seconds,
             "cpu": [cost.cpu for cost in row.runs],
             "peak": [cost.peak for cost in row.runs],
+            "resident": [cost.resident for cost in row.runs],
             "phases": [cost.phases for cost in row.runs],
             "import": [cost.seconds for cost in row.imports],
         }
@@ -215,11 +228,11 @@ def main() -> None:
             print(f"ground: {ground.kind}; {options.rounds} rounds, interleaved\n")
             if options.side != "publish":
                 rows = _measure_restores(archives, ground, options)
-                document["restore"] = _as_json(rows)
+                document["restore"] = as_json(rows)
                 print(_restore_table(rows, options.module), end="\n\n")
             if options.side != "restore":
                 rows = _measure_publishes(archives, ground, options, Path(temporary))
-                document["publish"] = _as_json(rows)
+                document["publish"] = as_json(rows)
                 print(_publish_table(rows))
     measure.write_json(options.json, document)
 

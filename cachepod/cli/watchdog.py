@@ -6,8 +6,9 @@ killed, and a process with such a thread does not end. So the work is done in a 
 before any thread is started and before the volume is touched; the parent only waits, and goes
 away alone if it must.
 
-A child that is left behind keeps its files open. So it does not have the command's own stdout and
-stderr, whose readers would wait for its end: what it says, the parent passes on to stderr.
+A child that is left behind keeps its files open. So it does not have the pipes that are the
+command's own stdout and stderr, whose readers would wait for its end: the parent passes on what
+it says.
 
 The child speaks through a pipe, in frames::
 
@@ -104,23 +105,23 @@ def watched(
     sys.stdout.flush()
     sys.stderr.flush()
     reader, writer = os.pipe()
-    said, saying = os.pipe() if not os.isatty(2) else (-1, 2)
+    relays = {target: os.pipe() for target in (1, 2) if not os.isatty(target)}
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        os.dup2(saying, 1)
-        os.dup2(saying, 2)
-        if said >= 0:
-            os.close(said)
+        for target, (source, saying) in relays.items():
+            os.close(source)
+            os.dup2(saying, target)
             os.close(saying)
         _child(work, Link(writer), parent, blocked)
     os.close(writer)
-    if said >= 0:
+    for source, saying in relays.values():
         os.close(saying)
-        os.set_blocking(said, False)
+        os.set_blocking(source, False)
     _own_group(pid)
+    said = {source: target for target, (source, _) in relays.items()}
     watch = _Watch(pid, reader, said, limit, expired)
     before = {number: signal.signal(number, watch.forward) for number in SIGNALS}
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -128,8 +129,8 @@ def watched(
         return watch.wait()
     finally:
         os.close(reader)
-        if said >= 0:
-            os.close(said)
+        for source, _ in relays.values():
+            os.close(source)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -185,13 +186,13 @@ class _Watch:
         self,
         pid: int,
         reader: int,
-        said: int,
+        said: dict[int, int],
         limit: float,
         expired: Callable[[float], Outcome],
     ) -> None:
         self._pid = pid
         self._reader = reader
-        self._said = said  # -1 where the child has the terminal itself, or has said all
+        self._said = said  # what the child writes to, and where that is to go
         self._expired = expired
         self._started = self._moved = time.monotonic()
         self._limit = limit
@@ -221,10 +222,9 @@ class _Watch:
     def _wait(self) -> Outcome:
         while True:
             # Woken at least every second: a signal's handler may have moved the deadline.
-            sources = [self._reader] if self._said < 0 else [self._reader, self._said]
+            sources = [self._reader, *self._said]
             readable, _, _ = select.select(sources, [], [], min(1.0, self._remaining()))
-            if self._said in readable:
-                self._pass_on()
+            self._pass_on()
             if self._reader in readable:
                 data = os.read(self._reader, 1 << 16)
                 if not data:
@@ -237,19 +237,21 @@ class _Watch:
                 return self._over()
 
     def _pass_on(self) -> None:
-        """What the child has said so far, to stderr."""
-        while self._said >= 0:
-            try:
-                data = os.read(self._said, 1 << 16)
-            except BlockingIOError:
-                return
-            if not data:
-                self._said = -1
-            try:
-                while data:
-                    data = data[os.write(2, data) :]
-            except OSError:
-                pass  # nobody reads it any more, which must not end a command
+        """Write what the child has said so far where it was to go."""
+        for source, target in list(self._said.items()):
+            while True:
+                try:
+                    data = os.read(source, 1 << 16)
+                except BlockingIOError:
+                    break
+                if not data:
+                    del self._said[source]
+                    break
+                try:
+                    while data:
+                        data = data[os.write(target, data) :]
+                except OSError:
+                    pass  # nobody reads it any more, which must not end a command
 
     def _remaining(self) -> float:
         now = time.monotonic()
