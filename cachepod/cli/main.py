@@ -39,6 +39,7 @@ COMMANDS = {
     "stats": ("stats", "Show what the stores hold and what they have been good for."),
     "verify": ("verify", "Read snapshots back and compare every digest."),
     "copy": ("copy", "Replicate snapshots from one store to another."),
+    "prune": ("prune", "Drop snapshots by rule, and delete what nothing needs."),
     "doctor": ("doctor", "Check the machine, the volume and the interpreter."),
 }
 

@@ -202,6 +202,30 @@ _SETTINGS: dict[str, Decorator] = {
     "level": click.option(
         "--level", type=click.IntRange(1, 22), metavar="N", help="zstd level, 1 to 22."
     ),
+    "keep_last": click.option(
+        "--keep-last",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Keep the newest N snapshots of each family.",
+    ),
+    "max_age": click.option(
+        "--max-age", metavar="TIME", help="Keep what was used within TIME: 45s, 90m, 12h, 30d."
+    ),
+    "max_size": click.option(
+        "--max-size",
+        metavar="SIZE",
+        help="Drop the least recently used until the store has SIZE: 500MB, 50GB, 40GiB.",
+    ),
+    "keep": click.option(
+        "--keep",
+        multiple=True,
+        metavar="KEY",
+        help="Keep this snapshot whatever the other rules say. Repeatable.",
+        shell_complete=complete_key,
+    ),
+    "grace": click.option(
+        "--grace", metavar="TIME", help="How long others get before anything is deleted: 180s."
+    ),
     "cache_dir": click.option(
         "--cache-dir", metavar="DIR", help="Where the installer keeps its downloads."
     ),

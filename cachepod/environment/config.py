@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from cachepod.environment import amounts
 from cachepod.environment import settings as read
 from cachepod.environment.requirement import shown_path
 from cachepod.environment.settings import Given
@@ -76,6 +77,11 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "min_free": Key(read.number(0, 0.9, "write 0.1 for a tenth of the file system")),
         "compile": Key(read.yes_or_no),
         "fill": Key(read.one_of("background", "after", "off"), "--fill"),
+        "keep_last": Key(read.whole(0), "--keep-last"),
+        "max_age": Key(amounts.duration, "--max-age"),
+        "max_size": Key(amounts.size, "--max-size"),
+        "keep": Key(amounts.keys, "--keep"),
+        "grace": Key(amounts.duration, "--grace"),
         "signing_key": Key(read.path),
         "trusted_keys": Key(read.paths),
     }
@@ -125,6 +131,11 @@ class Settings:
     min_free: float = 0.10
     compile: bool = True
     fill: str = "background"
+    keep_last: int | None = None
+    max_age: float | None = None
+    max_size: int | None = None
+    keep: tuple[str, ...] = ()
+    grace: float = 180.0
     signing_key: Path | None = field(default=None, repr=False)
     trusted_keys: tuple[Path, ...] = field(default=(), repr=False)
     sources: Mapping[str, str] = field(default_factory=dict)

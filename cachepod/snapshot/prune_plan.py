@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cachepod.model.names import DAMAGED
+from cachepod.model.names import DAMAGED, NAMED_FAMILY
 from cachepod.model.pack import pack_size
 from cachepod.snapshot.census import Census, StoredSnapshot, pack_of
 from cachepod.stores.base import Leftover, ObjectInfo
@@ -32,7 +32,8 @@ class Policy:
     Which snapshots to drop; without any rule, none.
 
     Args:
-        keep_last: The newest so many of each family stay.
+        keep_last: The newest so many of each family stay. It says nothing of keys that a user has
+            named: they are no versions of one thing, and no install makes them anew.
 
         max_age: Those used within so many seconds stay; with either of these two rules, the
             others go.
@@ -325,6 +326,8 @@ def _judge(
 
 def _fate(each: StoredSnapshot, rank: int, policy: Policy, age: float) -> _Fate:
     last, longest = policy.keep_last, policy.max_age
+    if each.family == NAMED_FAMILY:
+        last = None
     if each.key in policy.keep:
         return _Fate(True, "named to be kept", firm=True)
     if last is not None and rank < last:
@@ -336,7 +339,13 @@ def _fate(each: StoredSnapshot, rank: int, policy: Policy, age: float) -> _Fate:
         return _Fate(True, "no rule drops it", firm=False)
     reasons = []
     if last is not None:
-        reasons.append(f"not among the newest {last} of its family")
+        reasons.append(
+            f"not among the newest {last} of its family"
+            if last > 1
+            else "not the newest of its family"
+            if last
+            else "none of its family is kept"
+        )
     if longest is not None:
         reasons.append("not used for too long")
     return _Fate(False, ", ".join(reasons), firm=False)

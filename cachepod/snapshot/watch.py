@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cachepod.errors import CorruptObject, ObjectMissing
-from cachepod.model.layout import MAX_MANIFEST_SIZE
-from cachepod.model.names import CONDEMNED, PACKS
+from cachepod.model.names import CONDEMNED, INCOMING, PACKS
 from cachepod.snapshot.beat import UNCHANGED, Clock
-from cachepod.snapshot.pins import FoundPin, packs_in, read_pins
+from cachepod.snapshot.pins import PIN_LIMIT, FoundPin, packs_in, read_pins
 from cachepod.stores.base import ObjectInfo, Store
 
 
@@ -67,7 +66,9 @@ class Watch:
 
     def _content(self, name: str) -> bytes | None:
         try:
-            return self._store.read(name, limit=MAX_MANIFEST_SIZE)
+            if name.startswith(f"{INCOMING}/"):  # as large as a pack, and never changed
+                return b"%d" % self._store.size(name)
+            return self._store.read(name, limit=PIN_LIMIT)
         except ObjectMissing:
             return None
         except CorruptObject:

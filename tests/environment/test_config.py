@@ -391,6 +391,7 @@ class TestVariables:
             "direct": "0", "compile": "0", "installer": "pip", "cuda": "12.8",
             "torch_index": "pypi", "index_url": "https://h/", "extra_index_urls": "https://h/",
             "trees": "a=/b", "apt": "ffmpeg", "check": "os", "fill": "off",
+            "keep_last": "3", "max_age": "30d", "max_size": "50GB", "keep": "a b", "grace": "5m",
         }  # fmt: skip
         for name in set(KEYS) - {"key"}:
             variable = f"CACHEPOD_{name.upper()}"

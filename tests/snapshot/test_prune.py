@@ -40,6 +40,8 @@ from tests.support.stores import METHODS, CountingStore, FaultyStore
 from tests.support.trees import Directory, File, look, make
 
 A, B = "a" * 32, "b" * 32
+KEYS = [f"family-{number:016x}" for number in range(6)]
+FIRST, SECOND, THIRD = KEYS[3:]
 BIG = MIB + 5000  # more than a small file
 
 
@@ -68,7 +70,7 @@ def three(room: Path, store: PruneStore) -> dict[str, Path]:
     """Three snapshots, the oldest first; they share a chunk and have one each of their own."""
     sources = {}
     for number in range(3):
-        key = f"k{number}"
+        key = KEYS[number]
         sources[key] = source(room, key, SHARED, b"%d" % number * 5000)
         store_tree(store, sources[key], key)
     return sources
@@ -81,13 +83,13 @@ def last(count: int) -> dict[str, int]:
 def test_what_is_dropped_goes_and_what_stays_is_whole(room: Path, store: PruneStore) -> None:
     sources = three(room, store)
     report = prune_now(store, **last(1))
-    assert sorted(report.dropped) == ["k0", "k1"]
-    assert keys_of(store) == {"k2"}
+    assert sorted(report.dropped) == [KEYS[0], KEYS[1]]
+    assert keys_of(store) == {KEYS[2]}
     assert packs_of(store) == needed_by(store)
     assert not [*store.list("trash"), *store.list(CONDEMNED), *store.list(PINS)]
     check_sound(store)
-    bring(store, room / "there", "k2")
-    assert look(room / "there") == look(sources["k2"])
+    bring(store, room / "there", KEYS[2])
+    assert look(room / "there") == look(sources[KEYS[2]])
 
 
 def test_as_many_bytes_go_as_the_plan_says(room: Path, store: PruneStore) -> None:
@@ -205,17 +207,17 @@ def test_a_snapshot_that_comes_during_the_grace_period_keeps_its_packs(
     room: Path, store: PruneStore
 ) -> None:
     """It was published before the packs were condemned, and only its manifest is late."""
-    tree = source(room, "k0", b"of its own" * 500)
-    store_tree(store, tree, "k0")
-    name = manifest_name("k0")
+    tree = source(room, KEYS[0], b"of its own" * 500)
+    store_tree(store, tree, KEYS[0])
+    name = manifest_name(KEYS[0])
     data = store.read(name, limit=1 << 30)
     store.delete(name)
     clock = Time()
     clock.hooks.append(lambda: exists(store, name) or put(store, name, data))
     report = prune_now(store, clock)
     assert report.spared == 1
-    assert keys_of(store) == {"k0"}
-    bring(store, room / "there", "k0")
+    assert keys_of(store) == {KEYS[0]}
+    bring(store, room / "there", KEYS[0])
     assert look(room / "there") == look(tree)
 
 
@@ -224,12 +226,12 @@ def test_a_snapshot_that_was_published_anew_since_the_plan_stays(
 ) -> None:
     three(room, store)
     plan = plan_prune(store, Policy(keep_last=2))
-    store_tree(store, source(room, "new", b"new"), "k0", force=True)
+    store_tree(store, source(room, "new", b"new"), KEYS[0], force=True)
     clock = Time()
     report = carry_out(store, plan, clock)
     assert report.dropped == ()
-    assert "k0" in report.notes[0]
-    assert "k0" in keys_of(store)
+    assert KEYS[0] in report.notes[0]
+    assert KEYS[0] in keys_of(store)
     check_sound(store)
 
 
@@ -242,15 +244,15 @@ def test_a_manifest_that_cannot_be_read_stops_everything(
 ) -> None:
     three(room, store)
     orphan(store, A)
-    data = bytearray(store.read(manifest_name("k2"), limit=1 << 30))
+    data = bytearray(store.read(manifest_name(KEYS[2]), limit=1 << 30))
     if damage == "newer":
         data[8] = 9
     store.replace(
-        manifest_name("k2"),
+        manifest_name(KEYS[2]),
         {"cut short": bytes(data[:-1]), "newer": bytes(data), "not a manifest": b"x"}[damage],
     )
     before = bytes_of(store)
-    with pytest.raises(ManifestUnreadable, match="k2") as caught:
+    with pytest.raises(ManifestUnreadable, match=KEYS[2]) as caught:
         prune_now(store, **last(1))
     assert caught.value.exit_code == (1 if damage == "newer" else 6)
     assert bytes_of(store) == before
@@ -282,10 +284,10 @@ def test_a_manifest_that_vanishes_since_the_listing_stops_nothing(room: Path) ->
 
 def test_a_manifest_under_a_strange_name_keeps_its_packs(room: Path, store: PruneStore) -> None:
     three(room, store)
-    put(store, manifest_name("copy"), store.read(manifest_name("k0"), limit=1 << 30))
-    old = {pack.id for pack in manifest_of(store, "k0").packs}
-    prune_now(store, max_size=0, keep=frozenset({"k2"}))
-    assert keys_of(store) == {"copy", "k2"}
+    put(store, manifest_name("copy"), store.read(manifest_name(KEYS[0]), limit=1 << 30))
+    old = {pack.id for pack in manifest_of(store, KEYS[0]).packs}
+    prune_now(store, max_size=0, keep=frozenset({KEYS[2]}))
+    assert keys_of(store) == {"copy", KEYS[2]}
     assert old <= packs_of(store)
 
 
@@ -295,12 +297,12 @@ def test_a_manifest_under_a_strange_name_keeps_its_packs(room: Path, store: Prun
 def mostly_dead(room: Path, store: PruneStore) -> tuple[str, Path]:
     """A pack of four big chunks of which a later snapshot needs one; the first is dropped next."""
     shared = os.urandom(BIG)
-    first = source(room, "first", shared, *(os.urandom(BIG) for _ in range(3)))
-    store_tree(store, first, "first", threads=1)
-    second = source(room, "second", shared)
-    store_tree(store, second, "second")
-    [old] = [pack.id for pack in manifest_of(store, "first").packs]
-    assert old in {pack.id for pack in manifest_of(store, "second").packs}
+    first = source(room, FIRST, shared, *(os.urandom(BIG) for _ in range(3)))
+    store_tree(store, first, FIRST, threads=1)
+    second = source(room, SECOND, shared)
+    store_tree(store, second, SECOND)
+    [old] = [pack.id for pack in manifest_of(store, FIRST).packs]
+    assert old in {pack.id for pack in manifest_of(store, SECOND).packs}
     return old, second
 
 
@@ -316,7 +318,7 @@ def test_a_pack_that_is_mostly_dead_is_written_anew(room: Path, store: PruneStor
     assert old not in packs_of(store)
     assert packs_of(store) == needed_by(store)
     check_sound(store)
-    bring(store, room / "there", "second")
+    bring(store, room / "there", SECOND)
     assert look(room / "there") == look(second)
     assert not plan_prune(store, Policy()).rewritten
 
@@ -326,7 +328,7 @@ def test_what_was_published_from_a_rewritten_snapshot_reuses_it(
 ) -> None:
     _, second = mostly_dead(room, store)
     prune_now(store, **last(1))
-    report = store_tree(store, second, "third")
+    report = store_tree(store, second, THIRD)
     assert report.reused > MIB
     check_sound(store)
 
@@ -365,7 +367,7 @@ def test_a_full_store_can_be_pruned(room: Path) -> None:
     put(store, "trash/old", b"x" * 300)
     full = FaultyStore(store, {"replace": "SS.*"}, lambda m, n: bool(list(store.list("trash"))))
     prune_now(full, **last(1))
-    assert keys_of(store) == {"k2"}
+    assert keys_of(store) == {KEYS[2]}
     assert packs_of(store) == needed_by(store)
 
 
@@ -434,9 +436,9 @@ def test_old_records_of_use_go(store: PruneStore) -> None:
 
 def test_use_keeps_a_snapshot(room: Path, store: PruneStore) -> None:
     three(room, store)
-    put(store, "uses/k0/2026-11-24T14", b"")
+    put(store, f"uses/{KEYS[0]}/2026-11-24T14", b"")
     plan = plan_prune(store, Policy(max_size=1), now=time.time() + LATER)
-    assert plan.verdicts[0].snapshot.key == "k0"
+    assert plan.verdicts[0].snapshot.key == KEYS[0]
 
 
 def test_unfinished_objects_go_when_they_are_old(room: Path) -> None:
@@ -460,7 +462,7 @@ def test_what_a_dead_prune_condemned_is_dealt_with(room: Path, store: PruneStore
     prune_now(store)
     assert not list(store.list(CONDEMNED))
     assert packs_of(store) == needed_by(store)
-    assert store_tree(store, sources["k0"], "again").reused > 0
+    assert store_tree(store, sources[KEYS[0]], THIRD).reused > 0
 
 
 def test_what_a_living_prune_condemned_is_left_to_it(store: PruneStore) -> None:
@@ -492,7 +494,7 @@ def test_an_interrupted_wait_condemns_nothing_any_more(room: Path, store: PruneS
     clock.hooks.append(interrupt)
     with pytest.raises(KeyboardInterrupt):
         prune_now(store, clock, **last(1))
-    assert keys_of(store) == {"k2"}
+    assert keys_of(store) == {KEYS[2]}
     assert packs_of(store) == packs
     assert not list(store.list(CONDEMNED))
 
@@ -521,7 +523,7 @@ def states(store: PruneStore) -> dict[str, list[str]]:
 def finished(store: PruneStore) -> None:
     """What a prune to the end leaves of :func:`littered`."""
     check_sound(store)
-    assert keys_of(store) == {"second"}
+    assert keys_of(store) == {SECOND}
     assert packs_of(store) == needed_by(store)
     assert all(not names for prefix, names in states(store).items() if prefix != "packs")
 
