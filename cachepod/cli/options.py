@@ -181,7 +181,7 @@ _SETTINGS: dict[str, Decorator] = {
         "--wait",
         type=click.FloatRange(min=0),
         metavar="SECONDS",
-        help="How long to wait for another container to publish the key.",
+        help="How long to wait for another container that builds the key.",
     ),
     "fill": click.option(
         "--fill",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from cachepod.errors import CachepodError, StoreUnreachable
@@ -85,7 +85,7 @@ def await_turn(
 
         token: Of a lease that this machine may hold from before.
 
-        told: Called at every look at a lease that another holds.
+        told: Called at every look at a lease that another holds, and while the store fails.
 
     Raises:
         CachepodError: The store cannot be asked for a lease at all, or not be written to.
@@ -95,6 +95,7 @@ def await_turn(
     started, pause = clock(), PAUSE[0]
     seen: Sight | None = None
     met: Sight | None = None
+    met_at = started
 
     def ended(ending: Ending, lease: Lease | None = None) -> Turn:
         holder = met.claim.holder if met and met.claim else None
@@ -109,9 +110,11 @@ def await_turn(
         except CachepodError:
             if seen is None:
                 raise
+            if met is not None:
+                told(replace(met, elapsed=met.elapsed + clock() - met_at))
         else:
             if _is_held_by_another(seen, token):
-                met = seen
+                met, met_at = seen, clock()
                 if seen.failures >= leases.MOST_FAILURES:
                     return ended(Ending.HOPELESS)
                 told(seen)

@@ -11,6 +11,7 @@ import pytest
 
 from cachepod.model.names import LEASES, MANIFESTS
 from cachepod.stores.url import open_store
+from tests.support.cli import wait_until
 from tests.support.fleet import Fleet
 from tests.support.moosefs import Unavailable, cluster
 from tests.support.s3 import environment, moto_server, rclone_server
@@ -47,6 +48,45 @@ def test_fifty_containers_with_one_directory_install_once(tmp_path: Path) -> Non
     store = str(tmp_path / "store")
     all_at_once(Fleet(tmp_path, lambda number: store), 50)
     assert left_in(store) == (1, 0)
+
+
+def builder_dies(fleet: Fleet, others: int) -> None:
+    """The first container dies in the middle of its install; of the others one takes over."""
+    begun = fleet.let_the_first_build_hang()
+    quick = {"QUICK_LEASES": "1"}
+    first = fleet.start(quick)
+    wait_until(begun.exists, timeout=60, message="the install never began")
+    running = [fleet.start(quick) for _ in range(others)]
+    for number in range(1, others + 1):
+        told = fleet.disks[number] / "restore.err"
+        wait_until(
+            lambda told=told: told.exists() and "waiting for " in told.read_text(),
+            timeout=60,
+            message="nobody waits",
+        )
+    first.kill()
+    first.wait()
+    codes = [each.wait(240) for each in running]
+    assert codes == [0] * others, fleet.errors()
+    assert fleet.works() == [False] + [True] * others, fleet.errors()
+    assert [each["outcome"] for each in fleet.said("install")] == ["installed"], fleet.errors()
+    leases = Counter(each["lease"] for each in fleet.said("restore"))
+    assert leases == {"taken": 1, "taken over": 1, "awaited": others - 1}, fleet.errors()
+
+
+def test_when_the_building_container_dies_another_one_takes_over(tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    builder_dies(Fleet(tmp_path, lambda number: store), 5)
+    assert left_in(store) == (1, 0)
+
+
+def test_when_the_building_container_dies_on_s3_another_one_takes_over(
+    tmp_path: Path, credentials: None
+) -> None:
+    with rclone_server() as server:
+        url = server.url("store", retries=4)
+        builder_dies(Fleet(tmp_path, lambda number: url, environment()), 3)
+        assert left_in(url) == (1, 0)
 
 
 @pytest.fixture

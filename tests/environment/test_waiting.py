@@ -28,6 +28,7 @@ from cachepod.stores.local import LocalStore
 from cachepod.stores.memory import MemoryStore
 from tests.support.cli import wait_until
 from tests.support.installs import Notes
+from tests.support.keys import pair_of_files
 from tests.support.stores import Around, CountingStore, FaultyStore
 from tests.support.wheels import configured
 
@@ -282,6 +283,36 @@ def test_a_publish_that_fails_says_so_to_those_who_wait(
     with pytest.raises(StoreUnreachable):
         publish_environment(settings, identity, [broken])
     assert leased(store)[0]["state"] == "failed"
+
+
+def test_who_can_only_check_signatures_does_not_keep_others_waiting(
+    asked: tuple[Settings, Identity], tmp_path: Path
+) -> None:
+    settings, identity = asked
+    private, public = pair_of_files(tmp_path / "key")
+    store = MemoryStore()
+    readers = replace(settings, trusted_keys=(public,))
+    result = restore_environment(readers, identity, [store])
+    assert (result.exit_code, result.lease, leased(store)) == (3, "", [])
+    signers = replace(settings, signing_key=private)
+    assert restore_environment(signers, identity, [store]).lease == "taken"
+
+
+def test_a_snapshot_that_nobody_trusted_has_signed_is_built_anew_once(
+    asked: tuple[Settings, Identity], tmp_path: Path
+) -> None:
+    settings, identity = asked
+    store = MemoryStore()
+    make(settings, "not signed")
+    publish_environment(settings, identity, [store])
+    _clear(settings)
+    signing = replace(settings, signing_key=pair_of_files(tmp_path / "key")[0])
+    first = restore_environment(signing, identity, [store])
+    assert (first.exit_code, first.lease) == (3, "taken")
+    building.drop_note(settings)  # the other container is another machine
+    second = restore_environment(replace(signing, wait=0.1), identity, [store])
+    assert (second.exit_code, second.lease) == (3, "none")
+    assert second.waited >= 0.1, "what is there is not what is waited for"
 
 
 def test_an_abandoned_lease_is_handed_over(

@@ -388,6 +388,17 @@ def test_a_fault_while_waiting_is_waited_out(
     assert turn(world, faulty, ready=lambda: bool(done)).ending is Ending.READY
 
 
+def test_those_who_wait_are_heard_of_while_the_store_fails(
+    world: World, store: MemoryStore
+) -> None:
+    alive(world, taken(world, store))
+    told: list[Sight] = []
+    faulty = FaultyStore(store, {"list": "." + "E*"})
+    assert turn(world, faulty, wait=60, told=told.append).ending is Ending.TIRED
+    assert told[-1].elapsed == pytest.approx(60, abs=6)
+    assert len(told) > 10
+
+
 def test_a_holder_is_not_blamed_for_an_outage_that_everybody_has(
     world: World, store: MemoryStore
 ) -> None:

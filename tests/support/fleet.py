@@ -17,7 +17,10 @@ from tests.support.builders import QUICK
 from tests.support.mounts import need_root
 from tests.support.project import make_wheel
 
-# In a mount namespace of its own: $1 is this container's disk, $2 where all see theirs.
+# Kills what is in it when it is killed itself, as the end of a container does.
+_UNSHARE = ("unshare", "--mount", "--mount-proc", "--pid", "--fork", "--kill-child")
+
+# $1 is this container's disk, $2 where all see theirs.
 _CONTAINER = """
 mount --make-rprivate / && mount --bind "$1" "$2" && cd "$2" || exit 99
 cachepod restore --json >restore.json 2>restore.err \\
@@ -49,6 +52,7 @@ class Fleet:
         self._store_of = store_of
         self._env = dict(env or {})
         make_wheel(root / "wheels", "alpha", "1.0", {"alpha/data.bin": b"\0\1" * 50_000})
+        self.packages = ["alpha==1.0"]
         (root / "machine").mkdir()
         binaries = root / "bin"
         binaries.mkdir()
@@ -57,20 +61,42 @@ class Fleet:
         script.chmod(0o755)
         self.disks: list[Path] = []
 
+    def let_the_first_build_hang(self) -> Path:
+        """The first container that installs hangs in it; the file that then is there."""
+        package, mark = self.root / "slow", self.root / "begun"
+        wheel = make_wheel(self.root / "built", "slow", "1")
+        package.mkdir()
+        (package / "pyproject.toml").write_text(
+            '[build-system]\nrequires = []\nbuild-backend = "slow"\nbackend-path = ["."]\n'
+            '[project]\nname = "slow"\nversion = "1"\n'
+        )
+        (package / "slow.py").write_text(
+            "import os, shutil, time\n"
+            "def build_wheel(folder, *words, **more):\n"
+            "    try:\n"
+            f"        os.mkdir({str(mark)!r})\n"
+            "        time.sleep(300)\n"
+            "    except FileExistsError:\n"
+            "        pass\n"
+            f"    return os.path.basename(shutil.copy({str(wheel)!r}, folder))\n"
+        )
+        self.packages.append(str(package))
+        return mark
+
     def start(self, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start one more container, which runs the hook."""
         number = len(self.disks)
         disk = self.root / "disks" / str(number)
         (disk / "tmp").mkdir(parents=True)
         (disk / "cachepod.toml").write_text(
-            f'store = ["{self._store_of(number)}"]\npackages = ["alpha==1.0"]\n'
+            f'store = ["{self._store_of(number)}"]\npackages = {json.dumps(self.packages)}\n'
             f'find_links = ["{self.root}/wheels"]\ncheck = ["alpha"]\nthreads = 2\n'
         )
         self.disks.append(disk)
         machine = self.root / "machine"
         variables = cli.environment(machine, {**self._env, **(env or {})})
         return subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", _CONTAINER, "sh", str(disk), str(machine)],
+            [*_UNSHARE, "sh", "-c", _CONTAINER, "sh", str(disk), str(machine)],
             env={
                 **variables,
                 "PATH": f"{self.root}/bin:{variables['PATH']}",
