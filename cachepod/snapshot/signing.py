@@ -17,10 +17,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cachepod.errors import CorruptObject, NewerFormat, Untrusted, UsageProblem
+from cachepod.errors import CorruptObject, NewerFormat, ObjectMissing, Untrusted, UsageProblem
 from cachepod.model.layout import MAX_MANIFEST_SIZE
 from cachepod.model.manifest import digest_and_signature
-from cachepod.model.names import MANIFESTS
+from cachepod.model.names import MANIFESTS, manifest_name
 from cachepod.model.signature import KEY_ID_SIZE, Algorithm, Signature, signed_bytes
 from cachepod.stores.base import Buffer, ObjectInfo, Writer, WriteStore
 
@@ -396,3 +396,26 @@ def vouched(store: WriteStore, keyring: Keyring, name: str) -> bool:
     except NewerFormat:
         return True
     return True
+
+
+def untrusted(
+    store: WriteStore, keyring: Keyring, keys: Sequence[str] | None = None
+) -> Iterator[tuple[str, str]]:
+    """
+    Key of each snapshot, or of each of *keys*, that is not believed, and why.
+
+    What is damaged, gone, or of a later format is left out: that is for others to tell.
+
+    Raises:
+        StoreUnreachable: As the store has it.
+    """
+    if keys is None:
+        keys = sorted(info.name.rpartition("/")[2] for info in store.list(MANIFESTS))
+    trusting = Trusting(store, keyring)
+    for key in keys:
+        try:
+            trusting.read(manifest_name(key), limit=MAX_MANIFEST_SIZE)
+        except Untrusted as error:
+            yield key, error.why
+        except (CorruptObject, NewerFormat, ObjectMissing):
+            continue

@@ -85,6 +85,21 @@ def test_a_snapshot_is_shown_with_who_signed_it(signed: Project) -> None:
     assert "not trusted, so it is not restored here" in stranger.out
 
 
+def test_a_verification_names_what_a_restore_refuses(signed: Project) -> None:
+    without = {"CACHEPOD_SIGNING_KEY": ""}
+    assert signed.run("install", env=without).code == 0
+    assert signed.run("publish", env=without).code == 0
+    key = key_of(signed)
+    for words in (("verify",), ("verify", key), ("verify", "--quick")):
+        result = signed.run(*words)
+        assert result.code == 0
+        assert f"{key}: the snapshot is not signed; a restore refuses it" in result.out
+    assert signed.run("verify", "--json").json["untrusted"][0]["key"] == key
+    assert signed.run("verify", env=without).out == ""
+    assert signed.run("publish", "--force").code == 0
+    assert signed.run("verify").out == ""
+
+
 def test_who_has_no_key_restores_what_is_signed(signed: Project) -> None:
     cold(signed)
     signed.wipe()

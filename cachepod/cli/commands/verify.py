@@ -26,11 +26,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Result:
-    """What was found and done in one store; *set_aside* are the keys of snapshots."""
+    """
+    What was found and done in one store.
+
+    Args:
+        set_aside: Keys of snapshots.
+
+        untrusted: Keys of those that a restore refuses, and why.
+    """
 
     store: str
     report: MendReport
     set_aside: tuple[str, ...]
+    untrusted: tuple[tuple[str, str], ...] = ()
 
 
 @subcommand(
@@ -62,9 +70,9 @@ def command(
 
     Exit code 6 means that there is damage which was not repaired. Snapshots that it hurts are set
     aside, and the next publish stores them anew. --timeout counts from the last moment at which
-    something moved.
+    something moved. Where a key is configured, snapshots that it does not vouch for are named.
     """
-    from cachepod.environment.trust import believed
+    from cachepod.environment.trust import believed, keyring_of
     from cachepod.stores.places import check_apart
     from cachepod.stores.url import open_store
 
@@ -79,6 +87,9 @@ def command(
     missing: Miss | None = None
     with call.display() as progress:
         from cachepod.snapshot.repair import mend, set_aside_damaged
+        from cachepod.snapshot.signing import untrusted
+
+        keyring = keyring_of(settings, progress) if settings.signed else None
 
         # What is brought must be signed, where a key is configured.
         others = believed([open_store(url) for url in sources], settings, progress)
@@ -103,7 +114,8 @@ def command(
                     progress.note(error.message)
                     continue
                 aside = set_aside_damaged(store, report.problems, progress) if set_aside else ()
-                results.append(_Result(store.url, report, aside))
+                refused = untrusted(store, keyring, some) if keyring is not None else ()
+                results.append(_Result(store.url, report, aside, tuple(refused)))
                 found.update(some or ())
     if missing is not None and (set(keys) - found or not results):
         raise missing
@@ -115,6 +127,7 @@ def _outcome(results: list[_Result], seconds: float) -> Outcome:
     repaired: list[Document] = []
     skipped: list[str] = []
     aside: dict[str, None] = {}
+    refused: list[Document] = []
     code = EXIT_DONE
     for result in results:
         report = result.report
@@ -135,6 +148,9 @@ def _outcome(results: list[_Result], seconds: float) -> Outcome:
         ]
         skipped += report.found.skipped
         aside.update(dict.fromkeys(result.set_aside))
+        refused += [
+            {"store": result.store, "key": key, "why": why} for key, why in result.untrusted
+        ]
     snapshots = sum(result.report.found.snapshots for result in results)
     objects = sum(result.report.found.objects for result in results)
     size = sum(result.report.found.size for result in results)
@@ -147,6 +163,7 @@ def _outcome(results: list[_Result], seconds: float) -> Outcome:
         "repaired": repaired,
         "set_aside": list(aside),
         "skipped": skipped,
+        "untrusted": refused,
         "seconds": round(seconds, 3),
         "exit_code": code,
     }
@@ -158,6 +175,7 @@ def _outcome(results: list[_Result], seconds: float) -> Outcome:
             lines.append("  no snapshot needs what is damaged")
     lines += [f"{key}: set aside, the next publish stores it anew" for key in aside]
     lines += [f"{key}: of a later format, not looked at" for key in skipped]
+    lines += [printable(f"{each['key']}: {each['why']}; a restore refuses it") for each in refused]
     error = ""
     if problems:
         what = "damaged or missing" if code == EXIT_DAMAGED else "not to be read"
