@@ -16,6 +16,7 @@ from cachepod.model.pack import (
 from cachepod.snapshot.chunks import ChunkAt
 
 _TABLE_LIMIT = 64 * 1024 * 1024
+_GUESS = 16 * 1024
 
 ReadBytes = Callable[[int, int], bytes]  # offset and size of a part of one pack
 
@@ -38,10 +39,13 @@ def read_table(read: ReadBytes, name: str, size: int) -> list[ChunkAt]:
         raise CorruptObject(name, "it is cut short")
     if read(0, len(PACK_HEAD)) != PACK_HEAD:
         raise CorruptObject(name, "its beginning is not that of a pack")
-    extent = table_extent(read(size - TAIL_SIZE, TAIL_SIZE), name=name)
+    # Most tables are shorter: one read, then, and for a longer one a second.
+    guess = min(size, _GUESS)
+    end = read(size - guess, guess)
+    extent = table_extent(end[-TAIL_SIZE:], name=name)
     if extent > min(size, _TABLE_LIMIT):
         raise CorruptObject(name, "its table is cut short")
-    table = read(size - extent, extent)
+    table = end[-extent:] if extent <= guess else read(size - extent, extent)
     rows = decode_table(table, name=name)
     if encode_table(rows) != table:
         raise CorruptObject(name, "its table is damaged")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from cachepod.stores.local import LocalStore
 from tests.support.cli import wait_until
 from tests.support.imports import imported_by
 from tests.support.project import Project
+from tests.support.s3 import BUCKET, Server, moto_server
+from tests.support.s3 import environment as s3_environment
 
 
 class Tiers(Project):
@@ -286,3 +289,67 @@ def test_damage_in_both_stores_is_a_miss_that_the_hook_heals(ready: Tiers) -> No
     assert ready.run("install").code == 0
     assert ready.run("publish").code == 0
     assert ready.run("verify").code == 0
+
+
+# With S3, and signed
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with moto_server() as found:
+        found.client().create_bucket(Bucket=BUCKET)
+        yield found
+
+
+def test_a_bucket_as_the_far_store_is_published_to_restored_from_and_fills_the_near_one(
+    tiers: Tiers, server: Server
+) -> None:
+    bucket = server.url("tiers")
+    tiers.env.update(s3_environment(), CACHEPOD_STORE=f"near {bucket}")
+    tiers.run("install")
+    published = tiers.run("publish", "--json").json
+    assert [each["outcome"] for each in published["stores"]] == ["stored", "copied"]
+    before = tiers.objects(tiers.near)
+    tiers.new_container()
+    tiers.lose_near()
+    restored = tiers.run("restore", "--json").json
+    assert restored["outcome"] == "restored"
+    assert restored["store"].startswith("s3://")
+    wait_until(lambda: list(tiers.near.glob("manifests/*/[!.]*")), message=tiers.log())
+    assert tiers.objects(tiers.near) == before
+    assert tiers.run("verify", "--repair-from", bucket, "--store", "near").code == 0
+
+
+def test_what_is_signed_stays_signed_in_every_store(tiers: Tiers) -> None:
+    key = tiers.root / "key"
+    key.write_text("5a" * 32)
+    key.chmod(0o600)
+    tiers.env["CACHEPOD_SIGNING_KEY"] = str(key)
+    tiers.ready()
+    assert tiers.objects(tiers.near) == tiers.objects(tiers.far)
+    tiers.new_container()
+    tiers.lose_near()
+    assert tiers.run("restore").code == 0
+    tiers.filled()
+    tiers.new_container()
+    restored = tiers.run("restore", "--json").json
+    assert restored["store"] == str(tiers.near)
+
+
+def test_an_unsigned_snapshot_in_the_near_store_makes_room_for_a_signed_one(
+    tiers: Tiers,
+) -> None:
+    tiers.ready("--store", "near")
+    tiers.new_container()
+    key = tiers.root / "key"
+    key.write_text("5a" * 32)
+    key.chmod(0o600)
+    tiers.env["CACHEPOD_SIGNING_KEY"] = str(key)
+    tiers.ready("--store", "far")
+    tiers.new_container()
+    restored = tiers.run("restore", "--json").json
+    assert restored["store"] == str(tiers.far)
+    wait_until(
+        lambda: tiers.objects(tiers.far).items() <= tiers.objects(tiers.near).items(),
+        message=tiers.log(),
+    )

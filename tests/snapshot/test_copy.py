@@ -35,7 +35,7 @@ from cachepod.stores.local import LocalStore
 from cachepod.stores.memory import MemoryStore
 from tests.support.faults import killed_at_every_call
 from tests.support.snapshots import fingerprint, manifest_of, publish_files
-from tests.support.stores import CountingStore, FaultyStore
+from tests.support.stores import CountingStore, FaultyStore, SlowStore
 
 
 def noise(seed: int, size: int) -> bytes:
@@ -601,3 +601,25 @@ def test_the_plan_says_what_will_be_moved(source: MemoryStore) -> None:
     report = copy(source, writing)
     assert plan.size + source.size(manifest_name(SECOND)) == report.size
     assert plan.there == report.there
+
+
+# Several at once
+
+
+def test_several_copies_at_once_bring_one_good_copy(source: MemoryStore, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    destination = LocalStore(tmp_path)
+    with ThreadPoolExecutor(6) as pool:
+        reports = list(pool.map(lambda _: copy(source, destination), range(6)))
+    assert not any(report.problems for report in reports)
+    assert contents(destination) == contents(source)
+
+
+def test_a_copy_over_a_slow_link_has_several_reads_on_their_way(source: MemoryStore) -> None:
+    class Far(SlowStore):
+        parallel_reads = 8
+
+    slow = Far(source, 0.01)
+    copy(slow, MemoryStore())
+    assert slow.most_at_once > 1
