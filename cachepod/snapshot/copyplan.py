@@ -281,20 +281,25 @@ def _take_in(plan: CopyPlan, place: int, table: ChunkTable) -> None:
     chunks, infos = table.chunks, table.packs
     packs = [plan.packs.setdefault(info.id, PackPlan(info.size)) for info in infos]
     problem = any(pack.size != info.size for pack, info in zip(packs, infos, strict=True))
-    for row in range(len(chunks)):
-        known = packs[chunks.pack[row]].chunks
-        chunk = known.get(chunks.offset[row])
+    known = [pack.chunks for pack in packs]
+    # A thousand snapshots may name millions of chunks, so this is spelled out.
+    ids = [chunks.ids[at : at + 32] for at in range(0, len(chunks.ids), 32)]
+    checks = [chunks.checks[at : at + 16] for at in range(0, len(chunks.checks), 16)]
+    for row, (pack, offset, identity, check) in enumerate(
+        zip(chunks.pack, chunks.offset, ids, checks, strict=True)
+    ):
+        chunk = known[pack].get(offset)
         if chunk is None:
-            known[chunks.offset[row]] = ChunkAt.of(chunks, row)
-        elif chunk.check != chunks.check(row) or chunk.id != chunks.id(row):
+            known[pack][offset] = ChunkAt.of(chunks, row)
+        elif chunk[5] != check or chunk[4] != identity:
             problem = True
     if problem:
         snapshot = plan.snapshots[place]
         snapshot.outcome = "damaged"
         snapshot.why = "it says something else of a pack than another snapshot does"
         return
-    for pack in packs:
-        pack.keys.append(place)
+    for each in packs:
+        each.keys.append(place)
 
 
 def compare(
