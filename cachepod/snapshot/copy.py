@@ -175,7 +175,7 @@ def copy(
 def _threads(source: Store, destination: Store) -> int:
     """As many as keep both busy; few where the destination is remote and keeps parts to be sent."""
     if destination.parallel_reads:
-        wanted = cores() + 2
+        wanted = cores() + 1
     else:
         wanted = min(cores() + source.parallel_reads, _MOST_THREADS)
     return max(1, min(wanted, memory() // 4 // _THREAD_MEMORY))
