@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cachepod.environment.hook import sentence
@@ -16,6 +17,7 @@ from cachepod.errors import (
 )
 from cachepod.snapshot.catalog import Relative, nearest, restorable
 from cachepod.snapshot.damage import set_aside
+from cachepod.snapshot.pins import pinned_when_long
 from cachepod.snapshot.progress import Progress
 from cachepod.snapshot.restore import RestoreReport, Target, restore
 from cachepod.snapshot.stamp import ENVIRONMENT_TREE, Stamp, State, write_stamp
@@ -90,6 +92,7 @@ def bring_relative(
             check_ids=settings.signed,
             force=force,
             min_free=settings.min_free,
+            pin=partial(pinned_when_long, store),
             progress=progress,
         )
     except (CorruptObject, ObjectMissing) as damage:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cachepod.environment.building import kept
@@ -300,6 +301,7 @@ def _from_store(
     force: bool,
     progress: Progress,
 ) -> Restoration | None:
+    from cachepod.snapshot.pins import pinned_when_long
     from cachepod.snapshot.restore import Target, restore
 
     try:
@@ -315,6 +317,7 @@ def _from_store(
             backups=[other for other in stores if other is not store],
             force=force,
             min_free=settings.min_free,
+            pin=partial(pinned_when_long, store),
             progress=progress,
         )
     except Miss as miss:

@@ -164,7 +164,8 @@ class Beat:
                 try:
                     self.renew()
                     pause = self._period
-                except CachepodError:
-                    pause = min(_RETRY, self._period)
+                except CachepodError as error:
+                    passing = getattr(error, "transient", False)
+                    pause = min(_RETRY, self._period) if passing else self._period
         finally:
             self._done.set()

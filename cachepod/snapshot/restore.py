@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,6 +120,7 @@ def restore(
     check_ids: bool = False,
     force: bool = False,
     min_free: float = 0.10,
+    pin: Callable[[list[str]], AbstractContextManager[None]] | None = None,
     progress: Progress | None = None,
 ) -> RestoreReport:
     """
@@ -146,6 +147,9 @@ def restore(
         force: Restore anew what is there, and replace directories that cachepod did not make.
 
         min_free: Share of the file system that must stay free.
+
+        pin: Entered with the ids of the packs for as long as they are read, so that a prune leaves
+            them; see :func:`.pins.pinned_when_long`. A *store* alone gives no right to write one.
 
     Raises:
         Miss: There is no such snapshot, or it is not what was asked for.
@@ -178,6 +182,8 @@ def restore(
     manifest = Manifest.decode(data, name=name)
     roots = roots_of(manifest, key, targets, expect)
     with ExitStack() as stack:
+        if pin is not None:
+            stack.enter_context(pin([pack.id for pack in manifest.packs]))
         phases.begin("prepare")
         entered = {
             target.root: stack.enter_context(workspace(target.root, force=force))

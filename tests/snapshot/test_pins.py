@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,35 @@ def test_a_store_that_may_only_be_read_is_read_all_the_same() -> None:
 
     with pinned_when_long(Told(store), [A], after=0.01):
         assert tried.wait(10)
+
+
+class WaitsForAPin(Around):
+    """Hands out no pack before there is a pin that protects it."""
+
+    def around(self, method: str, name: str, act: Any) -> Any:
+        if method == "read_range" and name.startswith("packs/"):
+            wait_until(lambda: any(p.protects(name[-32:]) for p in read_pins(self.store)))
+        return act()
+
+
+def test_a_long_restore_pins_the_packs_that_it_reads(room: Path, source: Path) -> None:
+    store = MemoryStore()
+    store_tree(store, source)
+    pin = partial(pinned_when_long, store, after=0.01)
+    bring(WaitsForAPin(store), room / "there", pin=pin)
+    assert look(room / "there") == look(source)
+    assert not pins(store)
+
+
+def test_a_restore_that_fails_takes_its_pin_back(room: Path, source: Path) -> None:
+    store = MemoryStore()
+    store_tree(store, source)
+    failing = FaultyStore(store, {"read_range": "U*"})
+    with pytest.raises(StoreUnreachable):
+        bring(
+            WaitsForAPin(failing), room / "there", pin=partial(pinned_when_long, store, after=0.01)
+        )
+    assert not pins(store)
 
 
 # A publish
