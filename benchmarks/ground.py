@@ -15,11 +15,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+_PATIENCE = 60.0  # seconds
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
@@ -70,10 +72,18 @@ class LoopGround:
         """Make, mount, hand out, unmount."""
         # No discard: it would punch holes into the image, and the next run pay for filling them.
         # No lazy initialisation: a kernel thread would write beside the run.
-        _command(
-            *("mkfs.ext4", "-q", "-F", "-m", "0", "-N", str(self._inodes)),
-            *("-E", "nodiscard,lazy_itable_init=1", self._device),
-        )
+        make = ["mkfs.ext4", "-q", "-F", "-m", "0", "-N", str(self._inodes)]
+        make += ["-E", "nodiscard,lazy_itable_init=1", self._device]
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                _command(*make)
+                break
+            except subprocess.CalledProcessError:
+                # A mount namespace that somebody else made in the meantime holds the last mount.
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.5)
         _command("mount", "-o", "noinit_itable", self._device, str(self._mount))
         try:
             yield self._mount
