@@ -158,7 +158,7 @@ def trouble(error: Exception, location: S3Location, name: str | None) -> Cachepo
     broken = exceptions.HTTPClientError | exceptions.ConnectionError
     if isinstance(error, broken | HTTPError | HTTPException | OSError):
         return _network(error, location)
-    if isinstance(error, exceptions.IncompleteReadError):  # a wrong checksum is one too
+    if isinstance(error, exceptions.IncompleteReadError | exceptions.FlexibleChecksumError):
         return StoreUnreachable(
             location.url, f"an answer is not whole: {_clean(error)}", transient=True
         )

@@ -105,7 +105,7 @@ class _Body:
         # A body that botocore checks as it passes is of another class, and is read through it.
         direct = (
             type(self._body).__name__ == "StreamingBody"
-            and type(inner) is http.client.HTTPResponse
+            and isinstance(inner, http.client.HTTPResponse)
             and not inner.chunked
         )
         self._raw = raw

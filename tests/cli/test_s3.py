@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cachepod.model.names import STORE_FORMAT
-from tests.support.cli import Result, cachepod, environment
+from cachepod.stores.s3url import S3Location
+from tests.support.cli import Result, cachepod, environment, start, wait_until
 from tests.support.project import Project
 from tests.support.s3 import BUCKET, SECRET, Server, free_port
 from tests.support.s3 import environment as credentials
@@ -260,6 +261,24 @@ def test_a_publish_that_fails_leaves_no_snapshot_and_no_pack(
     assert KEY not in listed.out
     assert contents(tree) == before
     assert pod.publish().code == 0
+
+
+def test_a_publish_that_is_stopped_leaves_no_upload_and_no_snapshot(
+    troubled: Proxy, tree: Path
+) -> None:
+    pod = Pod(tree.parent, Server(troubled.endpoint).url(prefix()))
+    troubled.faults.append(Fault("UploadPart", delay=1))
+    words = ("publish", "--tree", "data=data", "--key", KEY, "--store", pod.url)
+    process = start(*words, cwd=tree.parent, env=pod.env)
+    wait_until(lambda: troubled.operations()["UploadPart"], timeout=60)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    troubled.faults.clear()
+    client = Server(troubled.endpoint).client()
+    root = S3Location.parse(pod.url).prefix
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=BUCKET, Prefix=root)
+    assert KEY not in pod("ls").out
 
 
 # Bad input: one sentence, what to do, and the documented exit code

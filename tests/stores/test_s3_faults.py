@@ -440,6 +440,27 @@ def test_with_checksums_everything_works_where_the_service_has_them(troubled: Pr
     )
 
 
+def test_with_checksums_a_wrong_byte_on_the_way_is_noticed(troubled: Proxy) -> None:
+    store = bare(troubled, checksums="on")
+    put(store, "packs/ab/there", DATA)
+    troubled.faults.append(Fault("GetObject", key="there", times=1, flip=10))
+    with pytest.raises(StoreUnreachable, match="not whole"):
+        store.read("packs/ab/there", limit=len(DATA))
+    troubled.faults.append(Fault("GetObject", key="there", times=1, flip=10))
+    read(patient(store))
+
+
+def test_an_upload_that_arrives_altered_is_refused_by_the_service_that_checks_it(
+    store: S3Store, troubled: Proxy
+) -> None:
+    troubled.faults.append(
+        Fault("PutObject", times=1, status=400, code="XAmzContentSHA256Mismatch")
+    )
+    create(patient(store))
+    sent = [each for each in troubled.requests if each.operation == "PutObject"]
+    assert all(len(each.headers["x-amz-content-sha256"]) == 64 for each in sent)
+
+
 # Words
 
 REFUSALS = [

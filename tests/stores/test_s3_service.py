@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ from cachepod.stores.s3 import S3Store, upload_size
 from cachepod.stores.s3url import MIB, S3Location
 from cachepod.stores.url import open_store
 from tests.support.s3 import BUCKET, SECRET, Server, environment, free_port, rclone_server
-from tests.support.s3proxy import Proxy, proxy
+from tests.support.s3proxy import Fault, Proxy, proxy
 
 pytestmark = pytest.mark.usefixtures("credentials")
 _numbers = itertools.count()
@@ -122,6 +123,64 @@ def test_an_endpoint_that_goes_down_in_the_middle_is_told_and_found_again() -> N
         assert bytes(buffer) == b"there"
         front.close()
         assert refusal_of(store).transient
+
+
+def test_the_bucket_stands_in_the_path_or_in_the_host_as_it_is_asked_for(
+    troubled: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *more, **named: resolve("127.0.0.1", *more, **named)
+    )
+    endpoint = troubled.endpoint.replace("127.0.0.1", "s3.example.com")
+    troubled.faults.append(Fault(status=404, code="NoSuchKey"))
+    for addressing in ("path", "virtual"):
+        with pytest.raises(ObjectMissing):
+            at(f"s3://pods/a?endpoint={endpoint}&addressing={addressing}").size(NAME)
+    by_path, _, by_host, _ = troubled.requests
+    port = endpoint.rpartition(":")[2]
+    assert by_path.headers["host"] == f"s3.example.com:{port}"
+    assert by_path.target == "/pods/a/cachepod.json"
+    assert by_host.headers["host"] == f"pods.s3.example.com:{port}"
+    assert by_host.target == "/a/cachepod.json"
+
+
+def test_requests_are_signed_for_the_region_that_is_given(troubled: Proxy) -> None:
+    url = Server(troubled.endpoint).url(prefix(), region="eu-north-7")
+    with pytest.raises(ObjectMissing):
+        at(url).size(NAME)
+    assert "/eu-north-7/s3/" in troubled.requests[0].headers["authorization"]
+
+
+def test_a_body_goes_from_the_connection_into_the_buffer(
+    moto: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = at(moto.url(prefix()))
+    put(store, NAME, b"x" * 100_000)
+    filled: list[int] = []
+    readinto = http.client.HTTPResponse.readinto
+
+    def count(self: http.client.HTTPResponse, into: memoryview) -> int:
+        filled.append(readinto(self, into))
+        return filled[-1]
+
+    monkeypatch.setattr(http.client.HTTPResponse, "readinto", count)
+    store.read_range(NAME, 0, memoryview(bytearray(90_000)))
+    assert sum(filled) == 90_000
+
+
+def test_connections_are_used_again(rclone: Server) -> None:
+    with proxy(rclone.endpoint) as front:  # moto closes each after one answer
+        store = at(Server(front.endpoint).url(prefix()))
+        put(store, NAME, b"x" * 1000)
+        for _ in range(5):
+            store.read(NAME, limit=1000)
+            store.read_range(NAME, 0, memoryview(bytearray(10)))
+            store.size(NAME)
+            list(store.list("packs"))
+            with pytest.raises(ObjectMissing):
+                store.size("packs/ab/other")
+        assert front.connections == 1
 
 
 # Credentials

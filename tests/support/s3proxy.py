@@ -68,6 +68,8 @@ class Fault:
 
         drop: These headers of the request are not forwarded.
 
+        delay: Seconds before the request is carried out.
+
         clock: Seconds that the Date of the answer is ahead.
     """
 
@@ -86,6 +88,7 @@ class Fault:
     stall: int | None = None
     flip: int | None = None
     drop: tuple[str, ...] = ()
+    delay: float = 0.0
     clock: float = 0.0
 
     def fits(self, request: Request) -> bool:
@@ -134,6 +137,8 @@ class Proxy:
         faults: May be changed at any time; the first that fits counts.
 
         requests: All that came, in order.
+
+        connections: How many were made.
     """
 
     def __init__(self, upstream: str, latency: float = 0.0, rate: float = 0.0) -> None:
@@ -143,6 +148,7 @@ class Proxy:
         self._limits = (Limit(rate), Limit(rate))
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
+        self.connections = 0
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._closed = False
@@ -180,6 +186,7 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         with self._lock:
+            self.connections += 1
             self._open.add(client)
         link = _Link(client, self._upstream, self._limits)
         try:
@@ -203,9 +210,8 @@ class Proxy:
         with self._lock:
             self.requests.append(request)
             fault = next((each for each in self.faults if each.fits(request)), None)
-        if self.latency:
-            time.sleep(self.latency)
         fault = fault or Fault()
+        time.sleep(self.latency + fault.delay)
         if fault.reset:
             return False
         if fault.silent:
