@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -42,11 +42,25 @@ class Note:
         store: URL of the store that has the lease, without credentials.
 
         token: Whose lease it is.
+
+        number: Of the lease.
     """
 
     key: str
     store: str
     token: str
+    number: int = 0
+
+    def resume(self, store: WriteStore) -> Lease | None:
+        """
+        The lease that the note speaks of; None if it is lost.
+
+        Raises:
+            StoreUnreachable: *store* cannot be asked.
+        """
+        from cachepod.snapshot.lease import Lease
+
+        return Lease.resume(store, self.key, self.token, self.number)
 
 
 def read_note(settings: Settings, key: str) -> Note | None:
@@ -54,7 +68,9 @@ def read_note(settings: Settings, key: str) -> Note | None:
     try:
         with open(_file(settings, create=False), "rb") as file:
             found = json.loads(file.read(_LIMIT))
-        note = Note(str(found["key"]), str(found["store"]), str(found["token"]))
+        note = Note(
+            str(found["key"]), str(found["store"]), str(found["token"]), int(found["number"])
+        )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return note if note.key == key else None
@@ -69,7 +85,7 @@ def write_note(settings: Settings, note: Note) -> None:
     """
     file = _file(settings)
     temporary = file.with_suffix(f".{os.getpid()}")
-    data = json.dumps({"key": note.key, "store": note.store, "token": note.token})
+    data = json.dumps(asdict(note))
     try:
         temporary.write_text(data)
         temporary.replace(file)
@@ -141,12 +157,12 @@ def publishing(settings: Settings, key: str, stores: Sequence[WriteStore]) -> It
     if note is None:
         yield
         return
-    from cachepod.snapshot.lease import Lease, held
+    from cachepod.snapshot.lease import held
 
     lease: Lease | None = None
     store = _named(stores, note.store)
     try:
-        lease = Lease.resume(store, key, note.token) if store is not None else None
+        lease = note.resume(store) if store is not None else None
     except CachepodError:
         pass  # the publish will say what is wrong with the store
     try:
@@ -178,7 +194,6 @@ def _beater(settings: Settings, key: str) -> Beater | None:
     from cachepod.environment.beater import Beater
 
     def resume() -> Lease | None:
-        from cachepod.snapshot.lease import Lease
         from cachepod.stores.url import open_store
 
         store = _named([open_store(url) for url in settings.store], note.store)
@@ -187,7 +202,7 @@ def _beater(settings: Settings, key: str) -> Beater | None:
                 store = open_store(note.store)
             except UsageProblem:
                 return None
-        return Lease.resume(store, key, note.token)
+        return note.resume(store)
 
     try:
         return Beater(resume)

@@ -147,7 +147,7 @@ def _kept(settings: Settings, key: str, store: WriteStore, turn: Turn) -> Wait:
             been += ", longer than this one waits"
         return Wait("none", turn.waited, builder, remark=been)
     try:
-        write_note(settings, Note(key, store.url, turn.lease.token))
+        write_note(settings, Note(key, store.url, turn.lease.token, turn.lease.number))
     except OSError as error:
         # An install that does not know of the lease could not renew it.
         quietly(turn.lease.hand_over)

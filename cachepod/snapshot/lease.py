@@ -183,10 +183,20 @@ class Lease:
 
     @classmethod
     def resume(
-        cls, store: WriteStore, name: str, token: str, clock: Clock = time.monotonic
+        cls,
+        store: WriteStore,
+        name: str,
+        token: str,
+        number: int = 0,
+        clock: Clock = time.monotonic,
     ) -> Lease | None:
-        """The lease that another process of this machine took; None if it is lost."""
-        number = max(_numbers(store, name), default=0)
+        """
+        The lease that another process of this machine took; None if it is lost.
+
+        Args:
+            number: What it was, also where a listing does not show it yet.
+        """
+        number = max(number, *_numbers(store, name), 0)
         claim = _claim_at(store, name, number) if number else None
         if claim is None or claim.token != token or claim.state is not State.BUILDING:
             return None

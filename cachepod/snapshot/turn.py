@@ -162,5 +162,5 @@ def _had(
 ) -> Lease | None:
     """The lease, if it is free, stale or ours already."""
     if seen.standing is Standing.HELD:
-        return Lease.resume(store, name, token, clock)
+        return Lease.resume(store, name, token, seen.number, clock)
     return leases.take(store, name, seen, token=token, sleep=sleep, clock=clock)

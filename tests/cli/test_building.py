@@ -350,6 +350,33 @@ def test_up_hands_over_when_its_publish_hangs(fleet: Project) -> None:
     assert notes(fleet) == []
 
 
+def test_a_builder_that_comes_too_late_breaks_nothing(fleet: Project) -> None:
+    assert fleet.run("restore").code == 3
+    # Nobody gives a sign of life until the other takes over.
+    other = fleet.run("restore", "--json", env=elsewhere(fleet)).json
+    assert other["lease"] == "taken over"
+    assert fleet.run("install").code == 0
+    assert fleet.run("publish", "--json").json["outcome"] == "stored"
+    assert leased(fleet)["state"] == "building", "the other's lease is not ours to release"
+    assert fleet.run("publish", env=elsewhere(fleet)).code == 0
+    assert leased(fleet) == {}
+
+
+def test_up_waits_and_then_runs_its_command(fleet: Project) -> None:
+    fleet.ready()
+    fleet.wipe()
+    (manifest,) = fleet.manifests()
+    manifest.rename(fleet.root / "aside")
+    with somebody_builds(fleet):
+        waiting = fleet.start("up", "--", "echo", "started")
+        said(waiting, "waiting for ")
+        (fleet.root / "aside").rename(manifest)
+        result = finished(waiting)
+    assert (result.code, result.out) == (0, "started\n")
+    assert "; waited " in result.err
+    assert "installed" not in result.err
+
+
 # Damage, and what does not work here
 
 
@@ -448,7 +475,7 @@ def test_a_note_that_makes_no_sense_is_no_note(fleet: Project) -> None:
     assert fleet.run("restore").code == 3
     (note,) = notes(fleet)
     assert private_file("build", [fleet.prefix], ".json").name == note.name
-    assert set(json.loads(note.read_text())) == {"key", "store", "token"}
+    assert set(json.loads(note.read_text())) == {"key", "store", "token", "number"}
     for nonsense in ("", "{", "[]", "null", '{"key": 1}'):
         note.write_text(nonsense)
         assert fleet.run("install").code == 0

@@ -231,14 +231,14 @@ def test_another_process_goes_on_with_the_lease_by_its_token(
     first = taken(world, store)
     world.sleep(8)
     assert first.beat()
-    second = Lease.resume(store, NAME, first.token, world.clock)
+    second = Lease.resume(store, NAME, first.token, clock=world.clock)
     assert second is not None
     world.sleep(7)
     assert second.beat()
     (document,) = objects(store).values()
     assert (document["beat"], document["elapsed"]) == (2, 15.0)
     second.release()
-    assert Lease.resume(store, NAME, first.token, world.clock) is None
+    assert Lease.resume(store, NAME, first.token, clock=world.clock) is None
 
 
 def test_a_lease_of_this_machine_from_before_is_its_own_at_once(
@@ -343,6 +343,8 @@ def test_a_listing_that_lags_does_not_let_two_build(world: World, store: MemoryS
     alive(world, lease)
     assert turn(world, ListsLate(store)).ending is Ending.TIRED
     assert lease.confirm()
+    other = Lease.resume(ListsLate(store), NAME, lease.token, lease.number, world.clock)
+    assert other is not None, "the next process of the hook does not see it"
 
 
 # Faults
