@@ -114,7 +114,13 @@ def _has(store: WriteStore, key: str) -> bool:
 
 
 def fill_behind(
-    settings: Settings, key: str, source: str, destinations: Sequence[str], progress: Progress
+    settings: Settings,
+    key: str,
+    source: str,
+    destinations: Sequence[str],
+    progress: Progress,
+    *,
+    unless_begun: bool = False,
 ) -> tuple[str, ...]:
     """
     Leave processes behind that copy the snapshot *key* from *source* to *destinations*.
@@ -124,6 +130,9 @@ def fill_behind(
 
         destinations: URLs of those that lack it, or some of its packs.
 
+        unless_begun: Start none where this machine has started one just now, as the restore before
+            a publish does.
+
     Returns:
         The URLs of *destinations* that are being filled. What cannot be started is noted.
     """
@@ -131,7 +140,7 @@ def fill_behind(
     for destination in destinations:
         log = _log(key, destination)
         try:
-            if log is None or not _is_recent(log):
+            if log is None or not (unless_begun and _is_recent(log)):
                 _start(settings, key, source, destination, log)
         except OSError as error:
             progress.note(f"{destination} is not filled: {error.strerror or error}")
@@ -173,7 +182,7 @@ def _log(key: str, destination: str) -> Path | None:
 
 
 def _is_recent(log: Path) -> bool:
-    """Whether this machine has started a filler just now: the hook has two parts that do."""
+    """Whether a filler of this machine has begun, or said something, just now."""
     try:
         return 0 <= time.time() - log.stat().st_mtime < _RECENT
     except OSError:

@@ -195,7 +195,9 @@ class _Publishing:
         if self._settings.fill == "background":
             from cachepod.environment.filling import fill_behind
 
-            filling = fill_behind(self._settings, self._key, origin.url, urls, self._told)
+            filling = fill_behind(
+                self._settings, self._key, origin.url, urls, self._told, unless_begun=True
+            )
         for url in urls:
             self._note(Publication(url, "filling" if url in filling else "absent"))
 

@@ -44,6 +44,14 @@ def check_apart(urls: Sequence[str], environ: Mapping[str, str] = os.environ) ->
             seen[mark] = url
 
 
+def apart_from(urls: Sequence[str], others: Sequence[str]) -> list[int]:
+    """Places in *urls* of those that name none of the stores that *others* name."""
+    taken = {mark for url in others for mark in _marks(url, os.environ)}
+    return [
+        place for place, url in enumerate(urls) if not taken.intersection(_marks(url, os.environ))
+    ]
+
+
 def _marks(url: str, environ: Mapping[str, str]) -> list[object]:
     """What another URL of the same store has as well."""
     if url.lower().startswith("s3://"):

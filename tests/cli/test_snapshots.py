@@ -198,6 +198,25 @@ def test_a_store_is_not_repaired_from_itself(project: Project) -> None:
     assert project.run("verify", "--repair-from", "./store/").code == 2
 
 
+def test_of_configured_stores_the_one_that_repairs_is_not_repaired(project: Project) -> None:
+    project.ready()
+    project.run("copy", "store", "other")
+    damage(biggest(project))
+    project.env["CACHEPOD_STORE"] = "store other"
+    document = project.run("verify", "--repair-from", "./other/", "--json").json
+    assert document["exit_code"] == 0
+    assert document["snapshots"] == 1
+    assert {each["store"] for each in document["repaired"]} == {str(project.store)}
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_sound(project: Project) -> None:
+    project.ready()
+    (project.root / "file").write_text("")
+    result = project.run("verify", "--store", "store", "--store", "file")
+    assert result.code == 5
+    assert "file" in result.err
+
+
 def test_an_empty_store_has_nothing_to_verify(project: Project) -> None:
     result = project.run("verify", "--json")
     assert result.code == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cachepod.errors import UsageProblem
-from cachepod.stores.places import check_apart
+from cachepod.stores.places import apart_from, check_apart
 
 
 @pytest.fixture
@@ -82,6 +82,12 @@ def test_one_bucket_and_prefix_in_two_ways_is_one_store(one: str, other: str) ->
 )
 def test_other_places_are_other_stores(here: Path, one: str, other: str) -> None:
     check_apart([one, other], {})
+
+
+def test_stores_can_be_told_from_others_however_they_are_written(here: Path) -> None:
+    urls = ["store", "other", "s3://bucket/a"]
+    assert apart_from(urls, [f"file://{here}/store/", "s3://bucket/a/"]) == [1]
+    assert apart_from(urls, []) == [0, 1, 2]
 
 
 def test_no_secret_of_a_url_is_repeated() -> None:

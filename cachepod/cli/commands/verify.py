@@ -17,6 +17,7 @@ from cachepod.errors import (
     EXIT_UNREACHABLE,
     Miss,
     StoreUnreachable,
+    UsageProblem,
     human_bytes,
 )
 
@@ -73,18 +74,25 @@ def command(
     something moved. Where a key is configured, snapshots that it does not vouch for are named.
     """
     from cachepod.environment.trust import believed, keyring_of
-    from cachepod.stores.places import check_apart
+    from cachepod.stores.places import apart_from, check_apart
     from cachepod.stores.url import open_store
 
     started = time.monotonic()
     settings = call.settings()
     call.limit(settings.timeout, stall=True)
     stores = call.stores(settings)
-    check_apart([*settings.store, *sources])
+    check_apart(sources)
+    if sources:  # what repairs is not what is repaired, if both are configured
+        stores = [stores[place] for place in apart_from(settings.store, sources)]
+        if not stores:
+            raise UsageProblem(
+                "a store cannot be repaired from itself", hint="name the damaged one with --store"
+            )
     chosen: list[list[str] | None] = [[key] for key in keys] or [None]
     results: list[_Result] = []
     found: set[str] = set()
     missing: Miss | None = None
+    unreachable: StoreUnreachable | None = None
     with call.display() as progress:
         from cachepod.snapshot.repair import mend, set_aside_damaged
         from cachepod.snapshot.signing import untrusted
@@ -109,9 +117,9 @@ def command(
                     missing = miss
                     continue
                 except StoreUnreachable as error:
-                    if len(stores) == 1:
-                        raise
-                    progress.note(error.message)
+                    if len(stores) > 1:
+                        progress.note(error.message)
+                    unreachable = unreachable or error
                     continue
                 aside = set_aside_damaged(store, report.problems, progress) if set_aside else ()
                 refused = untrusted(store, keyring, some) if keyring is not None else ()
@@ -119,6 +127,8 @@ def command(
                 found.update(some or ())
     if missing is not None and (set(keys) - found or not results):
         raise missing
+    if unreachable is not None and not any(result.report.problems for result in results):
+        raise unreachable
     return _outcome(results, time.monotonic() - started)
 
 
