@@ -53,7 +53,7 @@ from cachepod.snapshot.signing import Keyring
 from cachepod.snapshot.uses import last_used, stale
 from cachepod.snapshot.watch import Watch
 from cachepod.snapshot.workers import run_workers
-from cachepod.stores.base import ObjectInfo, PruneStore
+from cachepod.stores.base import Leftover, ObjectInfo, PruneStore
 
 T = TypeVar("T")
 
@@ -386,15 +386,16 @@ class _Prune:
     # Step 7
 
     def _sweep(self) -> None:
-        while self._litter:
-            info = self._litter.pop()
-            self._remove(info.name, info.size)
-        while self._leftovers:
-            leftover = self._leftovers.pop()
-            self._store.remove(leftover)
-            self._count(leftover.size, 1)
-        while self._trash:
-            self._store.delete(self._trash.pop())
+        litter, self._litter = self._litter, []
+        self._each(litter, lambda info: self._remove(info.name, info.size))
+        leftovers, self._leftovers = self._leftovers, []
+        self._each(leftovers, self._abandon)
+        trash, self._trash = self._trash, []
+        self._each(trash, self._store.delete)
+
+    def _abandon(self, leftover: Leftover) -> None:
+        self._store.remove(leftover)
+        self._count(leftover.size, 1)
 
     def _remove(self, name: str, size: int) -> None:
         self._store.delete(name)
