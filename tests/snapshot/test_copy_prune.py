@@ -10,7 +10,8 @@ import pytest
 
 from cachepod.model.names import CONDEMNED, PACKS, PINS, manifest_name
 from cachepod.snapshot.copy import copy
-from cachepod.snapshot.prune import Policy, plan_prune, prune
+from cachepod.snapshot.prune import prune
+from cachepod.snapshot.survey import Policy, plan_prune
 from cachepod.snapshot.verify import verify
 from cachepod.stores.base import exists
 from cachepod.stores.memory import MemoryStore

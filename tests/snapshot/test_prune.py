@@ -13,7 +13,7 @@ import pytest
 from cachepod.errors import CachepodError, ManifestUnreadable, SpaceExhausted
 from cachepod.model.layout import MIB
 from cachepod.model.names import CONDEMNED, PINS, damaged_name, manifest_name, pack_name
-from cachepod.snapshot.prune import Policy, plan_prune
+from cachepod.snapshot.survey import Policy, plan_prune
 from cachepod.stores.base import PruneStore, exists, put
 from cachepod.stores.local import LocalStore
 from cachepod.stores.memory import MemoryStore

@@ -14,7 +14,8 @@ from cachepod.errors import CorruptObject, Miss, ObjectMissing, PinLost
 from cachepod.model.layout import MIB
 from cachepod.model.names import CONDEMNED, PINS, TRASH, manifest_name
 from cachepod.snapshot.pins import pinned_when_long
-from cachepod.snapshot.prune import Policy, plan_prune, prune
+from cachepod.snapshot.prune import prune
+from cachepod.snapshot.survey import Policy, plan_prune
 from cachepod.snapshot.verify import verify
 from cachepod.stores.base import PruneStore
 from cachepod.stores.local import LocalStore

@@ -10,10 +10,11 @@ import pytest
 from cachepod.errors import Untrusted
 from cachepod.model.layout import MIB
 from cachepod.model.names import manifest_name
-from cachepod.snapshot.prune import Policy, PruneReport, plan_prune, prune
+from cachepod.snapshot.prune import PruneReport, prune
 from cachepod.snapshot.publish import TreeSource, publish
 from cachepod.snapshot.restore import Target, restore
 from cachepod.snapshot.signing import Keyring, Trusting
+from cachepod.snapshot.survey import Policy, plan_prune
 from cachepod.stores.memory import MemoryStore
 from tests.support.keys import ed25519_ring, hmac_ring, reading_ring
 from tests.support.prunes import Time, check_sound, hooked_prunes

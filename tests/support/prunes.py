@@ -12,7 +12,8 @@ from unittest import mock
 from cachepod.model.names import MANIFESTS, PACKS, pack_name
 from cachepod.snapshot.beat import Beat
 from cachepod.snapshot.pins import Pin, hold_pin
-from cachepod.snapshot.prune import GRACE, Plan, Policy, PruneReport, plan_prune, prune
+from cachepod.snapshot.prune import GRACE, PruneReport, prune
+from cachepod.snapshot.survey import Plan, Policy, plan_prune
 from cachepod.snapshot.verify import verify
 from cachepod.stores.base import PruneStore, Store, WriteStore
 from tests.support.snapshots import manifest_of

@@ -32,7 +32,8 @@ from cachepod.errors import (
 
 if TYPE_CHECKING:
     from cachepod.environment.config import Settings
-    from cachepod.snapshot.prune import Plan, PruneReport
+    from cachepod.snapshot.prune import PruneReport
+    from cachepod.snapshot.survey import Plan
     from cachepod.stores.base import PruneStore
 
 _HEADER = ("KEY", "LAST USED", "NEEDS", "ALONE", "FATE", "WHY")
@@ -64,7 +65,8 @@ def command(call: Invocation, dry_run: bool, force: bool) -> Outcome:
     settings = call.settings()
     call.limit(settings.timeout, stall=True)
     with call.display() as progress:
-        from cachepod.snapshot.prune import Policy, plan_prune, prune
+        from cachepod.snapshot.prune import prune
+        from cachepod.snapshot.survey import Policy, plan_prune
 
         keyring = None
         if settings.signed:
