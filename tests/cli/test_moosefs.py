@@ -17,29 +17,31 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import Result, environment, wait_until
-from tests.support.moosefs import Cluster, Mount
+from tests.support.moosefs import Cluster, Daemon, Mount
 from tests.support.project import Project
 
 pytestmark = pytest.mark.root
 
 MIB = 1 << 20
 
-#: cachepod, but at the third range that it reads the process argv[1] gets the signal argv[2].
-SIGNAL_AT_A_READ = """
+#: cachepod, but the process argv[1] gets the signal argv[2] before the store's method argv[3] is
+#: called for the argv[4]th time.
+SIGNALLING = """
 import os, sys
 from cachepod.cli.main import main
 from cachepod.stores.local import LocalStore
 
-pid, number = int(sys.argv.pop(1)), int(sys.argv.pop(1))
-original, calls = LocalStore.read_range, []
+pid, number, method, when = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+del sys.argv[1:5]
+original, calls = getattr(LocalStore, method), []
 
-def read_range(self, *arguments):
+def replaced(self, *arguments, **more):
     calls.append(None)
-    if len(calls) == 3:
+    if len(calls) == when:
         os.kill(pid, number)
-    return original(self, *arguments)
+    return original(self, *arguments, **more)
 
-LocalStore.read_range = read_range
+setattr(LocalStore, method, replaced)
 main()
 """
 
@@ -60,11 +62,13 @@ class Volume:
         """Run ``cachepod NAME`` to its end, which must come within a minute."""
         return self.project.run(name, *self.words, *more, timeout=60)
 
-    def signalled(self, pid: int, number: int, name: str, *more: str) -> Result:
-        """The same, with a signal to *pid* in the middle of its reading."""
-        script = [sys.executable, "-c", SIGNAL_AT_A_READ, str(pid), str(int(number))]
+    def signalled(
+        self, daemon: Daemon, number: int, *words: str, at: str = "read_range 3"
+    ) -> Result:
+        """Run a command, with a signal to *daemon* before the store's method is called so often."""
+        script = [sys.executable, "-c", SIGNALLING, str(daemon.pid), str(int(number)), *at.split()]
         done = subprocess.run(
-            [*script, name, *self.words, *more],
+            [*script, *words],
             cwd=self.project.root,
             env=environment(self.project.root),
             capture_output=True,
@@ -116,7 +120,9 @@ def test_a_restore_from_a_wedged_volume_is_a_miss_in_time(volume: Volume) -> Non
 def test_a_volume_that_wedges_in_the_middle_of_a_restore_is_a_miss_in_time(
     volume: Volume,
 ) -> None:
-    result = volume.signalled(volume.mount.pid, signal.SIGSTOP, "restore", "--timeout", "3")
+    result = volume.signalled(
+        volume.mount, signal.SIGSTOP, "restore", *volume.words, "--timeout", "3"
+    )
     assert result.code == 3
     assert "did not end within 3.00 s" in result.err
     volume.mount.thaw()
@@ -128,7 +134,9 @@ def test_a_volume_that_wedges_in_the_middle_of_a_restore_is_a_miss_in_time(
 def test_a_chunkserver_that_stops_answering_is_a_miss_in_time(volume: Volume) -> None:
     server = volume.moose.chunkserver
     try:
-        result = volume.signalled(server.pid, signal.SIGSTOP, "restore", "--timeout", "3")
+        result = volume.signalled(
+            server, signal.SIGSTOP, "restore", *volume.words, "--timeout", "3"
+        )
     finally:
         server.thaw()
     assert result.code == 3
@@ -154,7 +162,7 @@ def test_a_mount_whose_daemon_died_is_unreachable(volume: Volume) -> None:
 def test_a_mount_whose_daemon_dies_in_the_middle_of_a_restore_is_unreachable(
     volume: Volume,
 ) -> None:
-    result = volume.signalled(volume.mount.pid, signal.SIGKILL, "restore")
+    result = volume.signalled(volume.mount, signal.SIGKILL, "restore", *volume.words)
     assert result.code == 5, result.err
     one_sentence(result)
     assert not volume.data.exists()
@@ -191,6 +199,37 @@ def test_the_hook_of_three_commands_goes_through_with_a_wedged_volume(volume: Vo
     installed = volume.project.run("install", *store, timeout=60)
     assert installed.code == 0, installed.err
     assert volume.project.run("publish", *store, "--timeout", "2", timeout=60).code == 5
+    assert volume.project.version_of("alpha") == "1.0"
+    volume.mount.thaw()
+
+
+def test_a_volume_that_wedges_under_the_builder_does_not_keep_it_from_starting(
+    volume: Volume,
+) -> None:
+    """The restore has taken the lease, which the install is to renew and the publish to give up."""
+    store = ("--store", str(volume.store))
+    assert volume.project.run("restore", *store, timeout=60).code == 3
+    assert list(volume.store.glob("leases/*/*")), "the miss has taken the lease"
+    volume.mount.freeze()
+    installed = volume.project.run("install", *store, timeout=60)
+    assert installed.code == 0, installed.err
+    assert volume.project.run("publish", *store, "--timeout", "2", timeout=60).code == 5
+    assert volume.project.version_of("alpha") == "1.0"
+    volume.mount.thaw()
+    published = volume.project.run("publish", *store, timeout=60)
+    assert published.code == 0, published.err
+    assert not list(volume.store.glob("leases/*/*"))
+
+
+@pytest.mark.parametrize("at", ["list 1", "read 1", "replace 1"])
+def test_a_volume_that_wedges_during_the_install_does_not_hold_it_up(
+    volume: Volume, at: str
+) -> None:
+    store = ("--store", str(volume.store))
+    assert volume.project.run("restore", *store, timeout=60).code == 3
+    installed = volume.signalled(volume.mount, signal.SIGSTOP, "install", *store, at=at)
+    assert volume.mount.frozen
+    assert installed.code == 0, installed.err
     assert volume.project.version_of("alpha") == "1.0"
     volume.mount.thaw()
 

@@ -89,6 +89,11 @@ class Daemon:
         """Let it go on."""
         os.kill(self.pid, signal.SIGCONT)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether it answers nothing."""
+        return _state(self.pid) == "T"
+
     def kill(self) -> None:
         """End it with SIGKILL, and wait until it has ended; harmless if it has already."""
         try:
@@ -311,11 +316,15 @@ def _born(pid: int) -> str:
 
 
 def _has_ended(pid: int) -> bool:
+    return _state(pid) in ("", "Z")
+
+
+def _state(pid: int) -> str:
+    """``R``, ``S``, ``T``, ... as proc(5) has them; empty if there is no process *pid*."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return True
-    return state == "Z"
+        return ""
 
 
 def _mount_points() -> list[Path]:
