@@ -19,6 +19,7 @@ from cachepod.model.tables import PackInfo
 from cachepod.snapshot.chunks import ChunkAt
 from cachepod.snapshot.damage import Problem
 from cachepod.snapshot.packing import damaged_packs
+from cachepod.snapshot.signing import Trusting
 from cachepod.stores.base import Store
 
 _LOOKING = 4  # threads that ask a store, at least; each only waits for an answer
@@ -311,14 +312,15 @@ def compare(
     Args:
         force: Replace another snapshot.
 
-        deep: Believe a manifest only after it was read whole.
+        deep: Believe a manifest only after it was read whole. So is one that must be signed: two
+            that say the same may be signed by different keys.
     """
     name = manifest_name(snapshot.key)
     head = bytearray(HEADER.size)
     try:
         if destination.size(name) == snapshot.size:
             destination.read_range(name, 0, memoryview(head))
-            if head == snapshot.head and not deep:
+            if head == snapshot.head and not deep and not isinstance(destination, Trusting):
                 return "present"
         data, _ = read_checked(destination, snapshot.key)
         if data[: HEADER.size] == snapshot.head and len(data) == snapshot.size:

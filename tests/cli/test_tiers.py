@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,12 @@ import pytest
 
 from cachepod.snapshot.lease import Watch, beating, take
 from cachepod.stores.local import LocalStore
-from tests.support.cli import wait_until
+from tests.support.cli import start, wait_until
 from tests.support.imports import imported_by
 from tests.support.project import Project
 from tests.support.s3 import BUCKET, Server, moto_server
 from tests.support.s3 import environment as s3_environment
+from tests.support.snapshots import fingerprint, publish_files
 
 
 class Tiers(Project):
@@ -178,6 +180,45 @@ def test_filling_can_be_left_to_the_end_of_the_hook(ready: Tiers) -> None:
     document = ready.run("publish", "--fill", "after", "--json").json
     assert [each["outcome"] for each in document["stores"]] == ["copied", "present"]
     assert ready.objects(ready.near) == ready.objects(ready.far)
+
+
+def test_in_one_process_the_hook_fills_at_its_end_as_well(ready: Tiers) -> None:
+    ready.lose_near()
+    done = ready.run("up", "--fill", "after", "--", "true")
+    assert done.code == 0, done.err
+    assert f"copied to {ready.near}" in done.err
+    assert ready.objects(ready.near) == ready.objects(ready.far)
+
+
+def test_of_many_containers_one_fills(tmp_path: Path) -> None:
+    """Five machines, each with a directory for temporary files of its own."""
+    files = {"weights": os.urandom(3_000_000)}
+    publish_files(LocalStore(tmp_path / "far"), fingerprint(), files, key="mine", tree="data")
+    words = ("--key", "mine", "--store", "near", "--store", "far", "--config", "/dev/null")
+    near = LocalStore(tmp_path / "near")
+    lease = take(near, "fill.mine", Watch(near, "fill.mine").look())
+    assert lease is not None
+    machines = []
+    with beating(lease):  # until all have restored, so that the near store has it for none of them
+        for number in range(5):
+            temporary = tmp_path / f"tmp-{number}"
+            temporary.mkdir()
+            tree = f"data={tmp_path / f'tree-{number}'}"
+            env = {"TMPDIR": str(temporary)}
+            machines.append(start("restore", "--tree", tree, *words, cwd=tmp_path, env=env))
+        for machine in machines:
+            machine.communicate()
+            assert machine.returncode == 0
+    lease.release()
+
+    def said() -> list[str]:
+        texts = [path.read_text() for path in tmp_path.glob("tmp-*/*/fill-*.log")]
+        found = [text.split()[-1] for text in texts if text.strip()]
+        return found if len(found) == 5 else []
+
+    ends = wait_until(said, timeout=90)
+    assert ends.count("filled") == 1
+    assert set(ends) <= {"filled", "present", "busy"}
 
 
 def test_filling_can_be_switched_off(ready: Tiers) -> None:

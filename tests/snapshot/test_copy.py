@@ -29,11 +29,13 @@ from cachepod.model.names import (
 )
 from cachepod.snapshot.copy import CopyReport, copy
 from cachepod.snapshot.copyplan import plan_copy
+from cachepod.snapshot.signing import Trusting
 from cachepod.snapshot.verify import verify
 from cachepod.stores.base import PruneStore, Store, WriteStore, exists, put
 from cachepod.stores.local import LocalStore
 from cachepod.stores.memory import MemoryStore
 from tests.support.faults import killed_at_every_call
+from tests.support.keys import ed25519_ring
 from tests.support.snapshots import fingerprint, manifest_of, publish_files
 from tests.support.stores import CountingStore, FaultyStore, SlowStore
 
@@ -203,6 +205,24 @@ def test_a_later_format_in_the_destination_is_kept(source: MemoryStore) -> None:
     before = contents(destination)
     assert outcomes(copy(source, destination))[FIRST] == "kept"
     assert contents(destination) == before
+
+
+def test_what_says_the_same_and_is_signed_by_nobody_trusted_is_replaced(
+    source: MemoryStore, tmp_path: Path
+) -> None:
+    old, new = ed25519_ring(tmp_path, 1), ed25519_ring(tmp_path, 2)
+    destination = MemoryStore()
+    copy(source, destination)
+    manifest = manifest_of(source, FIRST)
+    for store, ring in ((destination, old), (source, new)):
+        store.replace(manifest_name(FIRST), manifest.encode(ring.sign))
+    copy(source, destination, [FIRST])
+    assert Trusting(destination, old).read(manifest_name(FIRST), limit=1 << 30)
+    report = copy(Trusting(source, new), Trusting(destination, new), [FIRST])
+    assert outcomes(report) == {FIRST: "replaced"}
+    assert contents(destination) == contents(source)
+    again = copy(Trusting(source, new), Trusting(destination, new), [FIRST])
+    assert outcomes(again) == {FIRST: "present"}
 
 
 # Healing

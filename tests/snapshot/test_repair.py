@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ from cachepod.snapshot.verify import verify
 from cachepod.stores.base import Store, WriteStore, exists, put
 from cachepod.stores.local import LocalStore
 from cachepod.stores.memory import MemoryStore
+from tests.support.faults import killed_at_every_call
 from tests.support.snapshots import fingerprint, manifest_of, publish_files
 from tests.support.stores import CountingStore, FaultyStore
 
@@ -411,3 +413,27 @@ def test_a_directory_is_repaired_as_memory_is(good: MemoryStore, tmp_path: Path)
     victims[2].unlink()
     assert mend(store, [good]).problems == ()
     assert contents(store) == contents(good)
+
+
+def test_a_repair_killed_anywhere_makes_nothing_worse_and_the_next_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    good = MemoryStore()
+    publish_files(good, fingerprint(), {"a": noise(3, 20_000)})
+    sound = contents(good)
+    for call in killed_at_every_call(lambda: mend(LocalStore(tmp_path / "now"), [good])):
+        store = LocalStore(tmp_path / "now")
+        if call:
+            for name, data in contents(store).items():
+                if not name.startswith((INCOMING, PINS)):
+                    assert data in (sound[name], b"damaged")
+        if call % 7 == 0:
+            if call:
+                assert mend(store, [good]).problems == ()
+                found = contents(store)
+                assert {name: found[name] for name in sound} == sound
+            shutil.rmtree(tmp_path / "now", ignore_errors=True)
+            copy(good, store)
+            for name in sound:
+                store.replace(name, b"damaged")
+    assert contents(LocalStore(tmp_path / "now")).items() >= sound.items()
