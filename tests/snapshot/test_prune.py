@@ -6,7 +6,9 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +38,7 @@ from tests.support.prunes import (
     publishers,
 )
 from tests.support.snapshots import manifest_of
-from tests.support.stores import METHODS, CountingStore, FaultyStore
+from tests.support.stores import METHODS, Around, CountingStore, FaultyStore
 from tests.support.trees import Directory, File, look, make
 
 A, B = "a" * 32, "b" * 32
@@ -233,6 +235,34 @@ def test_a_snapshot_that_was_published_anew_since_the_plan_stays(
     assert KEYS[0] in report.notes[0]
     assert KEYS[0] in keys_of(store)
     check_sound(store)
+
+
+def test_a_prune_that_slept_looks_again_before_it_goes_on_deleting(room: Path) -> None:
+    """
+    Meanwhile another prune took it for dead and removed its list, and a publish came to rely on a
+    pack that was on it.
+    """
+    store = MemoryStore()
+    orphan(store, A)
+    store_tree(store, source(room, "tree", b"content" * 500), FIRST)
+    name = manifest_name(FIRST)
+    data = store.read(name, limit=1 << 30)
+    store.delete(name)
+    clock = Time()
+
+    class Sleepy(Around):
+        def around(self, method: str, name_: str, act: Callable[[], Any]) -> Any:
+            if method == "delete" and name_ == pack_name(A):
+                clock.now += 600
+                for info in list(store.list(CONDEMNED)):
+                    store.delete(info.name)
+                put(store, name, data)
+            return act()
+
+    report = prune_now(Sleepy(store), clock)
+    assert (report.deleted, report.spared) == (1, 1)
+    check_sound(store)
+    assert keys_of(store) == {FIRST}
 
 
 # What cannot be read
