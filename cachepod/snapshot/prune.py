@@ -266,7 +266,8 @@ class _Prune:
         mark.stop()
 
     def _wait(self, grace: float) -> None:
-        self._phases.begin(f"waiting {grace:g} s for those at work")
+        self._phases.begin("wait")
+        self._progress.phase(f"waiting {grace:g} s for those at work")
         until = self._clock() + grace
         while (left := until - self._clock()) > 0:
             self._sleep(min(_STEP, left))

@@ -57,7 +57,7 @@ def test_a_dry_run_shows_what_goes_and_why_and_changes_nothing(place: Path) -> N
     assert "goes" in fates[KEYS[0]]
     assert "not among the newest 2 of its family" in fates[KEYS[0]]
     assert "stays" in fates[KEYS[2]]
-    assert "1 pack to delete, 100 kB" in shown.out
+    assert "to delete: 1 pack, 100 kB" in shown.out
     assert shown.err.startswith("cachepod: would drop 1 of 3 snapshots and free 10")
     assert len(keys(place)) == packs(place) == 3
 
@@ -81,7 +81,7 @@ def test_a_prune_says_what_it_did(place: Path) -> None:
     assert KEYS[0] in done.out
     assert KEYS[1] not in done.out
     assert done.err.startswith("cachepod: dropped 1 of 3 snapshots, deleted 1 pack and freed 10")
-    assert "waiting 0.1 s for those at work" in done.err
+    assert "wait 0.10 s" in done.err
     assert "nothing to do" in prune(place, "--keep-last", "2").err
 
 

@@ -190,9 +190,9 @@ def _packs(plan: Plan) -> list[str]:
     kept, size = plan.kept_packs
     parts = [("to delete", len(deleted), sum(pack.size for pack in deleted))]
     parts += [("to delete if those who pinned them are dead", len(pinned), plan.pinned)]
-    parts += [("that stay", kept, size)]
+    parts += [("to stay", kept, size)]
     lines = [
-        f"{count(number, 'pack')} {what}, {human_bytes(total)}"
+        f"{what}: {count(number, 'pack')}, {human_bytes(total)}"
         for what, number, total in parts
         if number
     ]
@@ -200,15 +200,16 @@ def _packs(plan: Plan) -> list[str]:
         before = sum(pack.size for pack in plan.rewritten)
         after = sum(pack.after for pack in plan.rewritten)
         lines.append(
-            f"{count(len(plan.rewritten), 'pack')} mostly of chunks that nothing needs, to write "
-            f"anew: {human_bytes(before)} become {human_bytes(after)}"
+            f"to write anew without what nothing needs: {count(len(plan.rewritten), 'pack')}, "
+            f"{human_bytes(before)} become {human_bytes(after)}"
         )
     if plan.swept or plan.leftovers:
         litter = sum(info.size for info in plan.swept) + sum(each.size for each in plan.leftovers)
         number = count(len(plan.swept) + len(plan.leftovers), "object")
-        lines.append(f"{number} of no use to sweep, {human_bytes(litter)}")
+        lines.append(f"to sweep: {number} of no use, {human_bytes(litter)}")
     if plan.watched:
-        lines.append(f"{count(len(plan.watched), 'object')} to sweep if their holders are dead")
+        number = count(len(plan.watched), "object")
+        lines.append(f"to sweep if those who hold them are dead: {number}")
     return lines
 
 
@@ -227,12 +228,12 @@ def _summary(done: Sequence[tuple[Plan, PruneReport | None]], dry_run: bool, sec
     parts = []
     for plan, report in done:
         of = f"of {count(len(plan.verdicts), 'snapshot')}"
-        if dry_run:
+        if dry_run and not plan.idle:
             parts.append(
                 f"would drop {len(plan.dropped):,} {of} and free {human_bytes(plan.freed)} "
                 f"in {plan.url}"
             )
-        elif report is not None and plan.idle:
+        elif plan.idle:
             parts.append(f"nothing to do in {plan.url}")
         elif report is not None:
             notes = "".join(f"; {note}" for note in report.notes)
