@@ -157,6 +157,8 @@ class Lease:
     """
     A lease that was taken. Its holder may lose it, and then simply goes on.
 
+    A *fresh* one was taken a moment ago, and needs no sign of life yet.
+
     Every method may raise StoreUnreachable, and SpaceExhausted where it writes.
     """
 
@@ -172,6 +174,7 @@ class Lease:
         self.name = name
         self.number = number
         self.lost = False
+        self.fresh = False
         self._claim = claim
         self._clock = clock
         self._since = clock() - claim.elapsed
@@ -308,7 +311,8 @@ def take(
             first = True
         if first and not store.exclusive:
             sleep(random.uniform(*SETTLE))
-        return lease if lease.confirm() else None
+        lease.fresh = lease.confirm()
+        return lease if lease.fresh else None
     except CachepodError:
         raise  # if it was taken all the same, whoever tries again knows it by its token
     except BaseException:
@@ -330,14 +334,14 @@ def beating(lease: Lease | None) -> Iterator[None]:
     held, over = lease, threading.Event()
 
     def renew() -> None:
-        while True:
+        pause = BEAT if held.fresh else 0.0
+        while not over.wait(pause):
             try:
                 if not held.beat():
                     return
             except CachepodError:
                 pass  # the store may answer the next time
-            if over.wait(BEAT):
-                return
+            pause = BEAT
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
