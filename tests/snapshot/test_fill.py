@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 
 import pytest
 
@@ -116,3 +117,33 @@ def test_a_source_that_fails_does_not_count_as_a_full_store(far: MemoryStore) ->
         with pytest.raises(StoreUnreachable):
             fill(failing, near, KEY)
     assert fill(far, near, KEY).outcome == "filled"
+
+
+SOURCE = ("read", "read_range")
+DESTINATION = ("size", "list", "read", "create", "write", "commit", "replace", "delete")
+
+
+@pytest.mark.parametrize(
+    ("end", "method"),
+    [*(("far", each) for each in SOURCE), *(("near", each) for each in DESTINATION)],
+)
+@pytest.mark.parametrize("letter", ["U", "A"])
+def test_filling_that_fails_at_any_call_leaves_a_sound_store_and_the_next_one_fills(
+    far: MemoryStore, end: str, method: str, letter: str
+) -> None:
+    for call in range(40):
+        near = MemoryStore()
+        faulty = FaultyStore(far if end == "far" else near, {method: "." * call + letter})
+        with suppress(StoreUnreachable):
+            if end == "far":
+                fill(faulty, near, KEY)
+            else:
+                fill(far, faulty, KEY)
+        assert verify(near).problems == ()
+        if faulty._calls[method] <= call:
+            break
+        time = Time()  # one that failed may have left its lease behind
+        fill(far, near, KEY, sleep=time.sleep, clock=time.clock)
+        assert verify(near, [KEY]).problems == ()
+    else:
+        raise AssertionError("more calls than expected")
