@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -38,6 +39,7 @@ from tests.support.stores import CountingStore
 from tests.support.trees import Directory, File, look, make
 
 SHARED = os.urandom(MIB + 5000)
+DAY = 86_400.0
 EVERYTHING = {"max_size": 0}
 
 
@@ -319,3 +321,53 @@ def check_sound_or_gone(store: LocalStore) -> None:
     """Whatever is damaged is not there any more, when one looks again."""
     damaged = {key for problem in verify(store, threads=1).problems for key in problem.keys}
     assert not damaged & keys_of(store)
+
+
+@pytest.mark.slow
+def test_packs_are_written_anew_beside_whatever_others_do(room: Path) -> None:
+    """Publishes that reuse what is moved or replace the snapshot at hand, and a restore of it."""
+    blobs = [random.Random(number).randbytes(6000) for number in range(6)]
+    holds = {"first": (0, 1, 2, 3, 4), "second": (4,), "third": (4, 5), "other": (5,)}
+    trees = {
+        name: make(room / name, Directory({b"%d" % n: File(blobs[n]) for n in numbers}))
+        for name, numbers in holds.items()
+    }
+    seen = {name: look(tree) for name, tree in trees.items()}
+    first, second, third = (f"family-{number:016x}" for number in range(3))
+    with mock.patch("cachepod.snapshot.grouping.SMALL_FILE", 1000), publishers(Time(), alive=True):
+        begun = MemoryStore()
+        store_tree(begun, trees["first"], first, threads=1)
+        store_tree(begun, trees["second"], second, threads=1)
+        rewritten = 0
+        here = room / "there"
+        for seed in range(120):
+            chance = random.Random(seed)
+            store, clock = MemoryStore(), Time()
+            store._objects = dict(begun._objects)
+            with publishers(clock, alive=True):
+                actors = {
+                    "prune": lambda s, c=clock: prune_now(
+                        s, c, max_age=DAY, keep=frozenset({second}), later=5 * DAY
+                    ),
+                    "reuse": lambda s: store_tree(s, trees["third"], third, threads=1),
+                    "force": lambda s: store_tree(s, trees["other"], second, threads=1, force=True),
+                    "restore": lambda s: bring(s, here, second, force=True, threads=1),
+                }
+                chosen = ["prune", *chance.sample(["reuse", "force", "restore"], 2)]
+                running = {name: Stepper(store, actors[name]) for name in chosen}
+                results = {}
+                while running:
+                    name = chance.choice(sorted(running))
+                    if not running[name].step(chance.randint(1, 9)):
+                        results[name] = running.pop(name)
+            check_sound(store)
+            for name, each in results.items():
+                # A restore that stood still all the while has no pin, and may come too late.
+                late = name == "restore" and isinstance(each.error, (ObjectMissing, CorruptObject))
+                assert each.error is None or late, (seed, name, each.error)
+            rewritten += results["prune"].result.rewritten
+            bring(store, here, second, force=True)
+            expected = [seen["second"]] + [seen["other"]] * ("force" in chosen)
+            assert look(here) in expected, seed
+            settle(store)
+    assert rewritten > 40
