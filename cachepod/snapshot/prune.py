@@ -170,7 +170,7 @@ class _Prune:
         if self._sizes or plan.watched:
             with self._condemned() as mark:
                 watch = Watch(self._store, plan.watched, self._clock)
-                self._wait(grace)
+                self._wait(grace, watch)
                 spared = self._delete_packs(mark, watch)
                 self._phases.begin("sweep")
                 for info in watch.dead():
@@ -265,13 +265,16 @@ class _Prune:
             raise
         mark.stop()
 
-    def _wait(self, grace: float) -> None:
+    def _wait(self, grace: float, watch: Watch) -> None:
         self._phases.begin("wait")
         self._progress.phase(f"waiting {grace:g} s for those at work")
-        until = self._clock() + grace
-        while (left := until - self._clock()) > 0:
-            self._sleep(min(_STEP, left))
-            self._progress.advance(0, 0)
+        for half in (1, 2):
+            until = self._clock() + grace / 2
+            while (left := until - self._clock()) > 0:
+                self._sleep(min(_STEP, left))
+                self._progress.advance(0, 0)
+            if half == 1 and grace:
+                watch.glance()
 
     # Steps 5 and 6
 

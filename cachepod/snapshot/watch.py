@@ -24,6 +24,7 @@ class Watch:
         self._store = store
         self._clock = clock
         self._pins = {pin.id: pin.data for pin in read_pins(store)}
+        self._seen: list[FoundPin] = []
         self._objects = [(info, self._content(info.name)) for info in objects]
         self._began = clock()
 
@@ -31,18 +32,31 @@ class Watch:
     def _long_enough(self) -> bool:
         return self._clock() - self._began >= UNCHANGED
 
+    def glance(self) -> None:
+        """
+        Remember the pins of now, in the middle of the time of watching.
+
+        Where a listing lags behind, it may be long before it shows the manifest that was committed
+        just before a pin went. So a pin that goes in the second half counts as if it were there.
+
+        Raises:
+            StoreUnreachable: They cannot be read.
+        """
+        self._seen = read_pins(self._store)
+
     def living_pins(self) -> list[FoundPin]:
         """
-        The pins of now, without those of the dead.
+        The pins of now, without those of the dead, and those that have gone lately.
 
         Raises:
             StoreUnreachable: They cannot be read.
         """
         long_enough = self._long_enough
+        now = read_pins(self._store)
+        there = {pin.id for pin in now}
         return [
-            pin
-            for pin in read_pins(self._store)
-            if not (long_enough and self._pins.get(pin.id) == pin.data)
+            *(pin for pin in now if not (long_enough and self._pins.get(pin.id) == pin.data)),
+            *(pin for pin in self._seen if pin.id not in there),
         ]
 
     def dead(self) -> list[ObjectInfo]:

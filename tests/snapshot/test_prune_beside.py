@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -18,7 +19,7 @@ from cachepod.snapshot.pins import pinned_when_long
 from cachepod.snapshot.prune import prune
 from cachepod.snapshot.survey import Policy, plan_prune
 from cachepod.snapshot.verify import verify
-from cachepod.stores.base import PruneStore
+from cachepod.stores.base import ObjectInfo, PruneStore
 from cachepod.stores.local import LocalStore
 from cachepod.stores.memory import MemoryStore
 from tests.snapshot.test_concurrent import at_once
@@ -35,7 +36,7 @@ from tests.support.prunes import (
     prune_now,
     publishers,
 )
-from tests.support.stores import CountingStore
+from tests.support.stores import Around, CountingStore
 from tests.support.trees import Directory, File, look, make
 
 SHARED = os.urandom(MIB + 5000)
@@ -371,3 +372,59 @@ def test_packs_are_written_anew_beside_whatever_others_do(room: Path) -> None:
             assert look(here) in expected, seed
             settle(store)
     assert rewritten > 40
+
+
+class Lagging(Around):
+    """Listings show what there was *lag* seconds ago; everything else is of now."""
+
+    def __init__(self, store: PruneStore, clock: Time, lag: float) -> None:
+        super().__init__(store)
+        self._clock, self._lag = clock, lag
+        self._events: list[tuple[float, str, bool]] = []
+
+    def around(self, method: str, name: str, act: Callable[[], Any]) -> Any:
+        if method == "list":
+            until = self._clock.now - self._lag
+            shown = {info.name: info for info in act()}
+            for when, changed, added in reversed(self._events):
+                if when > until and changed.startswith(name + "/"):
+                    if added:
+                        shown.pop(changed, None)
+                    else:
+                        shown[changed] = ObjectInfo(changed, 1, 0.0)
+            return list(shown.values())
+        result = act()
+        now = self._clock.now
+        if method in ("commit", "replace") and result is not False:
+            self._events.append((now, name, True))
+        elif method == "delete":
+            self._events.append((now, name, False))
+        return result
+
+    def move(self, name: str, to: str) -> None:
+        self.store.move(name, to)
+        self._events += [(self._clock.now, name, False), (self._clock.now, to, True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lag", [30.0, 80.0])
+def test_a_publish_is_safe_where_listings_lag_by_less_than_half_the_grace_period(
+    trees: dict[str, Path], begun: Callable[[], MemoryStore], lag: float
+) -> None:
+    with publishers(Time(), alive=True):
+        most = calls_of(publish_new(trees), begun())
+    for first in range(most + 1):
+        for second in (1, 45, 85, 95, 130, 175, 179):
+            store, clock = begun(), Time()
+            lagging = Lagging(store, clock, lag)
+            with publishers(clock, alive=True):
+                publisher = Stepper(lagging, publish_new(trees))
+                publisher.step(first)
+                clock.hooks.append(
+                    lambda c=clock, p=publisher, s=second: c.now >= 1000 + s and p.finish()  # type: ignore[misc]
+                )
+                prune_now(lagging, clock, **EVERYTHING)
+                publisher.finish()
+            assert publisher.error is None
+            check_sound(store)
+            assert publisher.result.outcome == "present" or "new" in keys_of(store)
