@@ -203,7 +203,7 @@ class _Publishing:
 
     def from_trees(self, lacking: Sequence[Standing]) -> None:
         """Write the first of *lacking* that can be written, and replicate to those after it."""
-        if self._settings.signed and not self._can_sign():
+        if self._settings.signed and self._keys().own is None:
             for each in lacking:  # it would be of no use to anybody who asks for signatures
                 self._note(Publication(each.store.url, "unsigned"))
             return
@@ -212,12 +212,12 @@ class _Publishing:
                 self.replicate(each.store, lacking[place + 1 :])
                 return
 
-    def _can_sign(self) -> bool:
+    def _keys(self) -> Keyring:
         if self._keyring is None:
             from cachepod.environment.trust import keyring_of
 
             self._keyring = keyring_of(self._settings, self._told)
-        return self._keyring.own is not None
+        return self._keyring
 
     def replicate(self, origin: WriteStore, lacking: Sequence[Standing]) -> None:
         """
@@ -241,13 +241,11 @@ class _Publishing:
                 self._note(Publication(each.store.url, _WORDS.get(outcome, outcome), None, report))
 
     def _copy(self, origin: WriteStore, standing: Standing) -> CopyReport:
-        from cachepod.environment.trust import believed
         from cachepod.snapshot.copy import copy
 
-        source, destination = believed([origin, standing.store], self._settings, self._told)
         return copy(
-            source,
-            destination,
+            self._believed(origin),
+            self._believed(standing.store),
             [self._key],
             force=standing.replace,
             threads=self._settings.threads,
@@ -255,27 +253,33 @@ class _Publishing:
             patience=0,  # a publish can choose other packs than those that a prune has condemned
         )
 
-    def _publish(self, standing: Standing) -> bool:
-        from cachepod.snapshot.publish import TreeSource, publish
+    def _believed(self, store: WriteStore) -> WriteStore:
+        """*store*, whose manifests must be signed if the configuration asks for that."""
+        if not self._settings.signed:
+            return store
         from cachepod.snapshot.signing import Trusting
 
-        store, keyring = standing.store, self._keyring
+        return Trusting(store, self._keys())
+
+    def _publish(self, standing: Standing) -> bool:
+        from cachepod.snapshot.publish import TreeSource, publish
+
         try:
             report = publish(
-                store if keyring is None else Trusting(store, keyring),
+                self._believed(standing.store),
                 self._key,
                 self._identity.fingerprint,
                 [TreeSource(tree, root) for tree, root in trees(self._settings).items()],
                 level=self._settings.level,
                 threads=self._settings.threads,
                 force=standing.replace,
-                sign=None if keyring is None else keyring.sign,
+                sign=self._keys().sign if self._settings.signed else None,
                 progress=self._told,
             )
         except CachepodError as error:
             self._fail(error)
             return False
-        self._note(Publication(store.url, report.outcome, report))
+        self._note(Publication(standing.store.url, report.outcome, report))
         return True
 
     def _note(self, publication: Publication) -> None:

@@ -142,12 +142,12 @@ def copy(
     progress = progress or NoProgress()
     phases = Phases(progress)
     phases.begin("compare")
-    plan = plan_copy(source, destination, keys, force=force, deep=deep)
+    plan = plan_copy(source, destination, keys, force=force, deep=deep, progress=progress)
     if plan.empty:
         return _report(plan, phases)
     with hold_pin(destination) as pin:
         condemned = pin.rely_on(plan.packs)
-        look_at_packs(plan, destination)
+        look_at_packs(plan, destination, progress)
         run = _Copy(source, destination, plan, pin, condemned, deep=deep, progress=progress)
         threads = threads or _threads(source, destination)
         try:
@@ -354,7 +354,7 @@ class _Copy:
                     each.why = "a prune of the destination is at work; copy again when it is done"
             self.to_move = []
             return
-        look_at_packs(self._plan, self._destination)
+        look_at_packs(self._plan, self._destination, self._progress)
         missing = set(self._plan.moved)
         self.to_move = [pack for pack in self._plan.moved if pack in self._condemned]
         for lacking in self._lacking:

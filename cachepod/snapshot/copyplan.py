@@ -7,9 +7,8 @@ are known to be damaged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from cachepod.errors import CorruptObject, Miss, NewerFormat, ObjectMissing, Untrusted
 from cachepod.model.layout import MAX_MANIFEST_SIZE
@@ -19,12 +18,12 @@ from cachepod.model.tables import PackInfo
 from cachepod.snapshot.chunks import ChunkAt
 from cachepod.snapshot.damage import Problem
 from cachepod.snapshot.packing import damaged_packs
+from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.signing import Trusting
+from cachepod.snapshot.workers import together
 from cachepod.stores.base import Store
 
 _LOOKING = 4  # threads that ask a store, at least; each only waits for an answer
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass
@@ -136,6 +135,7 @@ def plan_copy(
     *,
     force: bool = False,
     deep: bool = False,
+    progress: Progress | None = None,
 ) -> CopyPlan:
     """
     Plan to bring *keys*, or all that *source* has.
@@ -145,11 +145,14 @@ def plan_copy(
 
         deep: Read the destination's manifests whole, to see whether they are damaged.
 
+        progress: Told that something moves, at every answer of a store.
+
     Raises:
         Miss: The source has no snapshot of a key that was named, or one of a later format.
 
         StoreUnreachable: One of the two.
     """
+    told = progress or NoProgress()
     named = keys is not None
     if keys is None:
         keys = sorted(_listed(source))
@@ -157,6 +160,7 @@ def plan_copy(
     plan = CopyPlan([], {})
     threads = max(_LOOKING, source.parallel_reads)
     for found, table in together(lambda key: _read(source, key, named), keys, threads):
+        told.advance(0, 0)
         if found is not None:
             plan.snapshots.append(found)
             if table is not None:
@@ -172,15 +176,16 @@ def plan_copy(
         together(compared, able, threads),
         strict=True,
     ):
+        told.advance(0, 0)
         each.outcome = outcome
     for pack in list(plan.packs):
         if not any(plan.snapshots[place].wanted for place in plan.packs[pack].keys):
             del plan.packs[pack]
-    look_at_packs(plan, destination)
+    look_at_packs(plan, destination, told)
     return plan
 
 
-def look_at_packs(plan: CopyPlan, destination: Store) -> None:
+def look_at_packs(plan: CopyPlan, destination: Store, told: Progress) -> None:
     """
     Find out which packs are to be moved.
 
@@ -201,6 +206,7 @@ def look_at_packs(plan: CopyPlan, destination: Store) -> None:
     threads = max(_LOOKING, destination.parallel_reads)
     plan.moved.clear()
     for pack, state in zip(plan.packs, together(look, list(plan.packs), threads), strict=True):
+        told.advance(0, 0)
         plan.packs[pack].over = state == "over"
         if state != "there":
             plan.moved.append(pack)
@@ -234,24 +240,6 @@ def read_checked(source: Store, key: str) -> tuple[bytes, ChunkTable]:
             if last:  # a wrong byte on the way is not a wrong byte in the store
                 raise
     raise AssertionError("unreachable")
-
-
-def together(act: Callable[[_T], _R], items: Sequence[_T], threads: int) -> Iterable[_R]:
-    """The results of *act* for each of *items*, in order, computed by several threads."""
-    if len(items) < 2:
-        return map(act, items)
-    return _pooled(act, items, threads)
-
-
-def _pooled(act: Callable[[_T], _R], items: Sequence[_T], threads: int) -> Iterator[_R]:
-    from concurrent.futures import ThreadPoolExecutor
-
-    pool = ThreadPoolExecutor(min(threads, len(items)))
-    try:
-        yield from pool.map(act, items)
-    finally:
-        # Not waited for: a thread may be stuck in a volume that does not answer.
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _listed(source: Store) -> Iterator[str]:

@@ -66,7 +66,7 @@ def fill(
         times in a row does not try again.
     """
     told = progress or NoProgress()
-    if plan_copy(source, destination, [key]).empty:
+    if plan_copy(source, destination, [key], progress=told).empty:
         return FillReport("present")
     name = f"fill.{key}"
     if Watch(destination, name, clock).look().failures >= MOST_FAILURES:

@@ -29,11 +29,12 @@ from cachepod.snapshot.damage import Problem
 from cachepod.snapshot.packtable import read_table
 from cachepod.snapshot.phases import Phases
 from cachepod.snapshot.progress import NoProgress, Progress
-from cachepod.snapshot.workers import run_workers
+from cachepod.snapshot.workers import run_workers, together
 from cachepod.stores.base import Store
 
 #: Stored bytes that one worker takes at a time; a pack is shared by several.
 _TASK_SIZE = 32 * 1024 * 1024
+_READING = 4  # threads that read manifests, at least
 
 
 @dataclass(frozen=True)
@@ -159,16 +160,29 @@ class _Run:
             keys = [
                 key for name, key in zip(names, keys, strict=True) if manifest_name(key) == name
             ]
-        for key in dict.fromkeys(keys):
-            self._read_manifest(check_key(key), named)
+        keys = [check_key(key) for key in dict.fromkeys(keys)]
+        threads = max(_READING, self._store.parallel_reads)
+        for key, outcome in zip(keys, together(self._load, keys, threads), strict=True):
+            self._progress.advance(0, 0)  # a watchdog sees that something moves
+            self._take_in(key, outcome, named)
 
-    def _read_manifest(self, key: str, named: bool) -> None:
+    def _load(self, key: str) -> tuple[Manifest, int] | CachepodError:
+        try:
+            return load_manifest(self._store, key), self._store.size(manifest_name(key))
+        except CachepodError as error:
+            return error
+
+    def _take_in(
+        self, key: str, outcome: tuple[Manifest, int] | CachepodError, named: bool
+    ) -> None:
         bit = 1 << len(self._keys)
         self._keys.append(key)
         name = manifest_name(key)
         try:
-            manifest = load_manifest(self._store, key)
-            self._read += self._store.size(name)
+            if isinstance(outcome, CachepodError):
+                raise outcome
+            manifest, size = outcome
+            self._read += size
         except NewerFormat:
             if named:
                 raise

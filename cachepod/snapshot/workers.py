@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
 TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
 #: Seconds that an interrupted operation waits for each of its threads.
 _PATIENCE = 10.0
 
@@ -102,3 +103,31 @@ def run_workers(
         raise
     if errors:
         raise errors[0]
+
+
+def together(
+    act: Callable[[TaskT], ResultT], items: Sequence[TaskT], threads: int
+) -> Iterator[ResultT]:
+    """
+    The results of *act* for each of *items*, in order, computed by several threads.
+
+    Only a few more than there are threads are computed before they are asked for: a thousand
+    manifests would fill the memory.
+    """
+    if len(items) < 2:
+        yield from map(act, items)
+        return
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(min(threads, len(items)))
+    begun: deque[Future[ResultT]] = deque()
+    try:
+        for item in items:
+            begun.append(pool.submit(act, item))
+            if len(begun) > 2 * threads:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        # Not waited for: a thread may be stuck in a volume that does not answer.
+        pool.shutdown(wait=False, cancel_futures=True)

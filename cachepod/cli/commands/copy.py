@@ -76,7 +76,7 @@ def command(
         if dry_run:
             from cachepod.snapshot.copyplan import plan_copy
 
-            plan = plan_copy(one, other, chosen, force=force)
+            plan = plan_copy(one, other, chosen, force=force, progress=progress)
             return _planned(plan, (one.url, other.url), time.monotonic() - started)
         from cachepod.snapshot.copy import copy
 
