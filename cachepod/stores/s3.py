@@ -38,8 +38,9 @@ from cachepod.stores.s3client import Service
 from cachepod.stores.s3condition import Condition
 from cachepod.stores.s3errors import Refusal, service_time
 from cachepod.stores.s3read import read_range, read_whole
+from cachepod.stores.s3uploads import Uploads
 from cachepod.stores.s3url import MIB, S3Location
-from cachepod.stores.s3writer import S3Writer, Uploads
+from cachepod.stores.s3writer import S3Writer
 from cachepod.stores.wrappers import Patience
 
 _PART = 64 * MIB

@@ -121,8 +121,12 @@ class _Body:
 
     def _readinto(self, view: memoryview) -> int:
         try:
-            source = self._inner if self._inner is not None else self._body
-            count: int = source.readinto(view)
+            if self._inner is not None:
+                count: int = self._inner.readinto(view)
+            else:
+                data = self._body.read(min(len(view), _PIECE))
+                count = len(data)
+                view[:count] = data
         except Exception as error:
             raise self._service.trouble(error, None) from error
         self._done += count
