@@ -324,12 +324,12 @@ def test_a_manifest_under_a_strange_name_keeps_its_packs(room: Path, store: Prun
 # Rewriting
 
 
-def mostly_dead(room: Path, store: PruneStore) -> tuple[str, Path]:
+def mostly_dead(room: Path, store: PruneStore, *own: bytes) -> tuple[str, Path]:
     """A pack of four big chunks of which a later snapshot needs one; the first is dropped next."""
     shared = os.urandom(BIG)
     first = source(room, FIRST, shared, *(os.urandom(BIG) for _ in range(3)))
     store_tree(store, first, FIRST, threads=1)
-    second = source(room, SECOND, shared)
+    second = source(room, SECOND, shared, *own)
     store_tree(store, second, SECOND)
     [old] = [pack.id for pack in manifest_of(store, FIRST).packs]
     assert old in {pack.id for pack in manifest_of(store, SECOND).packs}
@@ -372,6 +372,43 @@ def test_a_damaged_chunk_is_not_moved(room: Path, store: PruneStore) -> None:
     assert report.rewritten == 0
     assert packs_of(store) == needed_by(store)
     assert old in packs_of(store)
+
+
+def test_a_snapshot_that_is_published_anew_while_packs_are_written_anew_stays_new(
+    room: Path,
+) -> None:
+    store = MemoryStore()
+    mostly_dead(room, store)
+    new = source(room, "new", b"new" * 500)
+    name = manifest_name(SECOND)
+
+    class Busy(Around):
+        copied = False
+
+        def around(self, method: str, name_: str, act: Callable[[], Any]) -> Any:
+            result = act()
+            self.copied |= method == "commit"
+            if self.copied and (method, name_) == ("read", name):
+                self.copied = False
+                store_tree(store, new, SECOND, force=True)
+            return result
+
+    prune_now(Busy(store), **last(1))
+    check_sound(store)
+    bring(store, room / "there", SECOND)
+    assert look(room / "there") == look(new)
+
+
+def test_nothing_is_written_anew_that_relies_on_what_another_prune_condemned(room: Path) -> None:
+    store = MemoryStore()
+    old, _ = mostly_dead(room, store, os.urandom(BIG))
+    manifest = manifest_of(store, SECOND)
+    [own] = [pack.id for pack in manifest.packs if pack.id != old]
+    put(store, f"{CONDEMNED}/x", json.dumps({"packs": [own]}).encode())
+    prune_now(store, **last(1))
+    assert manifest_of(store, SECOND).digest == manifest.digest
+    assert old in packs_of(store)
+    check_sound(store)
 
 
 def test_without_room_a_mostly_dead_pack_stays_and_the_rest_goes(room: Path) -> None:
