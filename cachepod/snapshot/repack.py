@@ -56,7 +56,7 @@ def repack(
             those that are not signed stay unsigned.
 
     Returns:
-        Bytes written.
+        Bytes that the store has more by it, while the old packs are there.
 
     Raises:
         SpaceExhausted, StoreUnreachable: As the store has it; manifests that were replaced by then
@@ -69,7 +69,7 @@ def repack(
             run.replace(snapshots)
         finally:
             discard(store, run.written.keys() - run.named)
-        return sum(size for pack, size in run.written.items() if pack in run.named)
+        return run.grown + sum(size for pack, size in run.written.items() if pack in run.named)
 
 
 class _Repack:
@@ -84,6 +84,7 @@ class _Repack:
         self._condemned: frozenset[str] = frozenset()
         self.written: dict[str, int] = {}
         self.named: set[str] = set()
+        self.grown = 0
 
     def copy(self, snapshots: Sequence[StoredSnapshot], progress: Progress) -> None:
         """The live chunks into new packs."""
@@ -155,6 +156,7 @@ class _Repack:
                 # Beforehand: a write may be carried out and fail all the same.
                 self.named.update(needed)
                 self._store.replace(each.name, new)
+                self.grown += len(new) - len(data)
 
     def _is_ours(self, snapshot: StoredSnapshot, data: bytes) -> bool:
         """Whether a signed manifest is trusted here, so that it may be signed here."""

@@ -344,7 +344,8 @@ def test_a_pack_that_is_mostly_dead_is_written_anew(room: Path, store: PruneStor
     clock = Time()
     report = carry_out(store, plan, clock)
     assert report.rewritten == 1
-    assert report.freed == plan.freed == before - bytes_of(store)
+    assert report.freed == before - bytes_of(store)
+    assert abs(report.freed - plan.freed) < 50  # other ids, and a manifest compresses otherwise
     assert old not in packs_of(store)
     assert packs_of(store) == needed_by(store)
     check_sound(store)
