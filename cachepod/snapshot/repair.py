@@ -67,11 +67,14 @@ class MendReport:
         repaired: What was brought from other stores, and is good now.
 
         problems: What is still damaged.
+
+        silent: URLs of sources that failed, and may have what is missing.
     """
 
     found: VerifyReport
     repaired: tuple[Repaired, ...] = ()
     problems: tuple[Problem, ...] = ()
+    silent: tuple[str, ...] = ()
 
 
 def mend(
@@ -102,18 +105,21 @@ def mend(
     """
     told = progress or NoProgress()
     brought: dict[str, Repaired] = {}
+    silent: dict[str, None] = {}
     absent = [key for key in keys or () if not exists(store, manifest_name(check_key(key)))]
     if absent:
         run = _Repair(store, sources, {}, told)
         for key in absent:
             run.bring_snapshot(key)
         brought.update(run.done)
+        silent.update(run.silent)
     first = report = verify(store, keys, quick=quick, threads=threads, progress=told)
     kept: list[Problem] = []  # what hurts no snapshot, and so is not seen by verifying one again
     for _ in range(_ROUNDS):
         run = _Repair(store, sources, report.damaged, told)
         run.repair(report.problems, threads or _THREADS)
         brought.update(run.done)
+        silent.update(run.silent)
         kept += [each for each in report.problems if not each.keys and each.name not in run.done]
         hurt = dict.fromkeys(key for each in report.problems for key in each.keys)
         if not run.done or not hurt:
@@ -128,6 +134,7 @@ def mend(
         found=first,
         repaired=tuple(each for name, each in brought.items() if name not in left),
         problems=tuple(each for _, each in sorted(left.items())),
+        silent=tuple(silent),
     )
 
 
@@ -162,6 +169,7 @@ class _Repair:
         progress: Progress,
     ) -> None:
         self.done: dict[str, Repaired] = {}
+        self.silent: dict[str, None] = {}
         self._store = store
         self._sources = sources
         self._described = described
@@ -231,12 +239,17 @@ class _Repair:
             except (CorruptObject, NewerFormat) as error:
                 self._progress.note(f"{source.url}: {error.message}")
             except StoreUnreachable as error:
-                if error.url != source.url:
-                    raise
-                self._progress.note(error.message)
+                self._pass_over(source, error)
             else:
                 self.done[name] = Repaired(name, source.url, size)
                 return
+
+    def _pass_over(self, source: Store, error: StoreUnreachable) -> None:
+        if error.url != source.url:
+            raise error
+        if source.url not in self.silent:
+            self._progress.note(error.message)
+        self.silent[source.url] = None
 
     # Snapshots
 
@@ -253,9 +266,7 @@ class _Repair:
             except Miss:
                 continue
             except StoreUnreachable as error:
-                if error.url != source.url:
-                    raise
-                self._progress.note(error.message)
+                self._pass_over(source, error)
             else:
                 for problem in report.problems:
                     self._progress.note(f"{source.url}: {problem.name} is damaged: {problem.why}")

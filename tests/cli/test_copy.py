@@ -134,6 +134,17 @@ def test_a_destination_that_cannot_be_written_ends_with_five(project: Project) -
     assert "Traceback" not in done.err
 
 
+def test_a_service_that_is_down_ends_with_five(project: Project) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "hunter2"}
+    bucket = "s3://bucket/x?endpoint=http://127.0.0.1:1&retries=0"
+    for words in (("store", bucket), (bucket, "other")):
+        done = project.run("copy", *words, env=keys)
+        assert done.code == 5, done.err
+        assert "127.0.0.1:1" in done.err
+        assert "hunter2" not in done.err
+        assert "Traceback" not in done.err
+
+
 def test_a_copy_that_is_killed_goes_on_where_it_ended(project: Project) -> None:
     slow = project.root / "slow.py"
     slow.write_text(

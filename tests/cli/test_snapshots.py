@@ -194,6 +194,16 @@ def test_what_no_store_can_repair_is_told_and_set_aside(project: Project) -> Non
     assert result.json["set_aside"]
 
 
+def test_a_repair_from_a_store_that_does_not_answer_sets_nothing_aside(project: Project) -> None:
+    project.ready()
+    damage(biggest(project))
+    (project.root / "file").write_text("")
+    result = project.run("verify", "--repair-from", "file")
+    assert result.code == 6
+    assert "nothing is set aside" in result.err
+    assert project.manifests()
+
+
 def test_a_store_is_not_repaired_from_itself(project: Project) -> None:
     assert project.run("verify", "--repair-from", "./store/").code == 2
 

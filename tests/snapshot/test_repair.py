@@ -296,6 +296,15 @@ def test_a_source_that_fails_is_noted_and_the_next_one_asked(
     assert contents(store) == contents(good)
 
 
+def test_a_source_that_fails_is_named_for_it_may_have_what_is_missing(
+    store: MemoryStore, good: MemoryStore
+) -> None:
+    flipped(store, packs_of(store, FIRST)[0])
+    report = mend(store, [Elsewhere(good, {"read_range": "U*", "read": "U*"})])
+    assert report.problems
+    assert report.silent == ("memory:elsewhere",)
+
+
 @pytest.mark.parametrize("letter", ["U", "A", "S"])
 @pytest.mark.parametrize("method", ["create", "write", "commit", "replace", "move", "delete"])
 def test_a_repair_that_fails_at_any_call_makes_nothing_worse_and_the_next_one_goes_on(

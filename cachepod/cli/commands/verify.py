@@ -121,7 +121,11 @@ def command(
                         progress.note(error.message)
                     unreachable = unreachable or error
                     continue
-                aside = set_aside_damaged(store, report.problems, progress) if set_aside else ()
+                aside: tuple[str, ...] = ()
+                if report.problems and report.silent:
+                    progress.note("nothing is set aside, for a repair may succeed another time")
+                elif set_aside:
+                    aside = set_aside_damaged(store, report.problems, progress)
                 refused = untrusted(store, keyring, some) if keyring is not None else ()
                 results.append(_Result(store.url, report, aside, tuple(refused)))
                 found.update(some or ())
