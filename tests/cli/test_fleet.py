@@ -53,7 +53,7 @@ def test_fifty_containers_with_one_directory_install_once(tmp_path: Path) -> Non
 def builder_dies(fleet: Fleet, others: int) -> None:
     """The first container dies in the middle of its install; of the others one takes over."""
     begun = fleet.let_the_first_build_hang()
-    quick = {"QUICK_LEASES": "1"}
+    quick = {"QUICK_LEASES": "15"}
     first = fleet.start(quick)
     wait_until(begun.exists, timeout=60, message="the install never began")
     running = [fleet.start(quick) for _ in range(others)]

@@ -25,7 +25,7 @@ def quick_leases(root: Path) -> dict[str, str]:
     root.mkdir(exist_ok=True)
     return {
         "PYTHONPATH": f"{QUICK}:{cli.ROOT}",
-        "QUICK_LEASES": "1",
+        "QUICK_LEASES": "5",
         "TMPDIR": str(root),
     }
 
