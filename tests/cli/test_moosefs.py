@@ -117,6 +117,21 @@ def test_a_restore_from_a_wedged_volume_is_a_miss_in_time(volume: Volume) -> Non
     volume.is_back()
 
 
+def test_commands_that_look_at_a_wedged_volume_end_in_time(volume: Volume) -> None:
+    volume.mount.freeze()
+    store = ("--store", str(volume.store), "--timeout", "2")
+    words = [["ls"], ["show", "k"], ["diff", "k", "k"], ["stats"], ["verify"], ["doctor"]]
+    words += [["prune", "--keep-last", "1", "--dry-run"]]
+    running = [volume.project.start(*each, *store) for each in words]
+    for each, process in zip(words, running, strict=True):
+        err = process.communicate(timeout=60)[1]
+        assert process.returncode == 5, (each, err)
+        assert "did not end within 2.00 s" in err, each
+    for command in ("key", "config"):
+        assert volume.project.run(command, *store[:2], timeout=60).code == 0
+    volume.mount.thaw()
+
+
 def test_a_volume_that_wedges_in_the_middle_of_a_restore_is_a_miss_in_time(
     volume: Volume,
 ) -> None:

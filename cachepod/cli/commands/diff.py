@@ -12,7 +12,8 @@ from cachepod.cli.describe import difference_rows, differences
 from cachepod.cli.options import STORE, Invocation, complete_key, subcommand
 from cachepod.cli.render import Outcome, count, duration, table
 from cachepod.cli.snapshots import find_manifest
-from cachepod.errors import human_bytes
+from cachepod.cli.watchdog import timed_out
+from cachepod.errors import EXIT_UNREACHABLE, human_bytes
 
 if TYPE_CHECKING:
     from cachepod.snapshot.diff import Diff, FileChange
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 _LEFT_OUT = 40  # changed files beyond this many are summed up, unless -v asks for them
 
 
-@subcommand("diff", *STORE)
+@subcommand(
+    "diff",
+    *STORE,
+    "timeout",
+    expired=lambda seconds: timed_out("diff", seconds, EXIT_UNREACHABLE),
+)
 @click.argument("first", metavar="A", shell_complete=complete_key)
 @click.argument("second", metavar="B", shell_complete=complete_key)
 def command(call: Invocation, first: str, second: str) -> Outcome:
@@ -32,7 +38,9 @@ def command(call: Invocation, first: str, second: str) -> Outcome:
     from cachepod.snapshot.diff import diff
 
     started = time.monotonic()
-    stores = call.stores(call.settings())
+    settings = call.settings()
+    call.limit(settings.timeout)
+    stores = call.stores(settings)
     before_store, before = find_manifest(stores, first)
     after_store, after = find_manifest(stores, second)
     families = (before.summary.fingerprint.family, after.summary.fingerprint.family)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from cachepod.cli.options import STORE, Invocation, subcommand
 from cachepod.cli.render import Document, Outcome, count, duration, moment, table
-from cachepod.errors import CachepodError, human_bytes
+from cachepod.cli.watchdog import timed_out
+from cachepod.errors import EXIT_UNREACHABLE, CachepodError, human_bytes
 
 if TYPE_CHECKING:
     from cachepod.model.summary import Summary
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 _HEADER = ("KEY", "CREATED", "HOLDS", "FILES", "SIZE", "STORED", "PYTHON", "TORCH")
 
 
-@subcommand("ls", *STORE)
+@subcommand(
+    "ls",
+    *STORE,
+    "timeout",
+    expired=lambda seconds: timed_out("ls", seconds, EXIT_UNREACHABLE),
+)
 def command(call: Invocation) -> Outcome:
     """
     List the snapshots of the stores, newest first.
@@ -26,7 +32,9 @@ def command(call: Invocation) -> Outcome:
     from cachepod.snapshot.catalog import summaries
 
     started = time.monotonic()
-    stores = call.stores(call.settings())
+    settings = call.settings()
+    call.limit(settings.timeout)
+    stores = call.stores(settings)
     unreadable: list[Document] = []
 
     def skip(key: str, error: CachepodError) -> None:

@@ -11,7 +11,8 @@ from cachepod.cli.commands.ls import entry
 from cachepod.cli.options import STORE, Invocation, complete_key, subcommand
 from cachepod.cli.render import Outcome, age, count, duration, moment, table
 from cachepod.cli.snapshots import find_manifest
-from cachepod.errors import human_bytes
+from cachepod.cli.watchdog import timed_out
+from cachepod.errors import EXIT_UNREACHABLE, human_bytes
 
 if TYPE_CHECKING:
     from cachepod.environment.config import Settings
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
     from cachepod.stores.base import WriteStore
 
 
-@subcommand("show", *STORE)
+@subcommand(
+    "show",
+    *STORE,
+    "timeout",
+    expired=lambda seconds: timed_out("show", seconds, EXIT_UNREACHABLE),
+)
 @click.argument("key", shell_complete=complete_key)
 def command(call: Invocation, key: str) -> Outcome:
     """Show the snapshot KEY: its inputs, trees and distributions, with their sizes."""
     started = time.monotonic()
     settings = call.settings()
+    call.limit(settings.timeout)
     store, manifest = find_manifest(call.stores(settings), key)
     summary = manifest.summary
     trusted = _trusted(call, settings, store, key)
