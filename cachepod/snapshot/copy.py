@@ -52,6 +52,8 @@ from cachepod.snapshot.transfer import PackMover
 from cachepod.snapshot.workers import run_workers
 from cachepod.stores.base import Store, WriteStore, put
 
+#: Outcomes of snapshots of which something was moved.
+BROUGHT = frozenset({"copied", "replaced", "healed"})
 #: Seconds to wait at most for a prune that has condemned packs which a copy needs.
 PATIENCE = 900.0
 #: Bytes that one thread may take: what it has read, and what a store keeps until it is sent.

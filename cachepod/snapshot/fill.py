@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from cachepod.errors import CachepodError, SpaceExhausted
 from cachepod.model.names import manifest_name
-from cachepod.snapshot.copy import CopyReport, copy
+from cachepod.snapshot.copy import BROUGHT, CopyReport, copy
 from cachepod.snapshot.copyplan import plan_copy
 from cachepod.snapshot.lease import MOST_FAILURES, STALE, Lease, Watch, beating, quietly
 from cachepod.snapshot.progress import NoProgress, Progress
@@ -33,7 +33,8 @@ class FillReport:
     Args:
         outcome: ``filled``; ``present``: nothing was missing, or another process has brought it;
             ``busy``: another is at it; ``full``: so many have failed for want of space that
-            nobody tries again until a prune.
+            nobody tries again until a prune. Else what the copy says of a snapshot that it did not
+            bring: ``damaged``, ``skipped``, ``kept``, ``busy``.
 
         report: Of the copy, if there was one.
     """
@@ -94,7 +95,8 @@ def fill(
     report = _under(
         turn.lease, lambda: copy(source, destination, [key], threads=threads, progress=told)
     )
-    return FillReport("filled", report)
+    outcome = report.snapshots[0].outcome
+    return FillReport("filled" if outcome in BROUGHT else outcome, report)
 
 
 def _under(lease: Lease, act: Callable[[], CopyReport]) -> CopyReport:

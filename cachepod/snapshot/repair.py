@@ -33,7 +33,7 @@ from cachepod.model.names import (
     pack_name,
 )
 from cachepod.snapshot.chunks import ChunkAt
-from cachepod.snapshot.copy import copy
+from cachepod.snapshot.copy import BROUGHT, copy
 from cachepod.snapshot.damage import Problem, set_aside
 from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.transfer import PackMover
@@ -44,7 +44,6 @@ from cachepod.stores.base import Store, WriteStore, exists
 _THREADS = 4
 #: What is repaired may show more: of a manifest that cannot be read, the packs are not known.
 _ROUNDS = 4
-_BROUGHT = ("copied", "replaced", "healed")
 
 
 @dataclass(frozen=True)
@@ -270,7 +269,7 @@ class _Repair:
             else:
                 for problem in report.problems:
                     self._progress.note(f"{source.url}: {problem.name} is damaged: {problem.why}")
-                if not report.problems and report.snapshots[0].outcome in _BROUGHT:
+                if not report.problems and report.snapshots[0].outcome in BROUGHT:
                     self.done[name] = Repaired(name, source.url)
                     return
 

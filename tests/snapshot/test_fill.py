@@ -119,6 +119,15 @@ def test_a_source_that_fails_does_not_count_as_a_full_store(far: MemoryStore) ->
     assert fill(far, near, KEY).outcome == "filled"
 
 
+def test_damage_in_the_far_store_is_not_said_to_be_filled(far: MemoryStore) -> None:
+    for info in list(far.list(PACKS)):
+        far.replace(info.name, b"x" * info.size)
+    near = MemoryStore()
+    assert fill(far, near, KEY).outcome == "damaged"
+    assert not exists(near, manifest_name(KEY))
+    assert not list(near.list(LEASES))
+
+
 SOURCE = ("read", "read_range")
 DESTINATION = ("size", "list", "read", "create", "write", "commit", "replace", "delete")
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cachepod.snapshot.progress import Progress
     from cachepod.stores.base import Store, WriteStore
 
-_BROUGHT = frozenset({"copied", "replaced", "healed"})
 _WORDS = {
     "replaced": "replaced",
     "healed": "was there, with packs missing or damaged, which were brought",
@@ -129,7 +128,9 @@ def _summary(report: CopyReport, ends: tuple[str, str], seconds: float) -> str:
     source, destination = ends
     if not report.snapshots:
         return f"nothing to copy: {source} holds no snapshot"
-    brought = sum(each.outcome in _BROUGHT for each in report.snapshots)
+    from cachepod.snapshot.copy import BROUGHT
+
+    brought = sum(each.outcome in BROUGHT for each in report.snapshots)
     if not brought:
         return (
             f"nothing was missing in {destination}: {count(len(report.snapshots), 'snapshot')}, "
