@@ -164,6 +164,18 @@ def test_the_hook_installs_once_and_restores_after(moto: Server, project: Projec
     assert "restored" in second.err
 
 
+def test_a_restore_needs_no_right_to_write(troubled: Proxy, tree: Path) -> None:
+    pod = Pod(tree.parent, Server(troubled.endpoint).url(prefix()))
+    assert pod.publish().code == 0
+    remove(tree)
+    for operation in ("PutObject", "DeleteObject", "CopyObject", "CreateMultipartUpload"):
+        troubled.faults.append(Fault(operation, status=403, code="AccessDenied"))
+    assert pod.restore().code == 0
+    remove(tree)
+    missing = pod("restore", "--tree", "data=data", "--key", "data-9", "--wait", "0")
+    assert missing.code == 3
+
+
 def test_wrong_bytes_on_the_way_are_asked_for_again(troubled: Proxy, tree: Path) -> None:
     pod = Pod(tree.parent, Server(troubled.endpoint).url(prefix()))
     before = contents(tree)

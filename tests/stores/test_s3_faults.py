@@ -341,6 +341,18 @@ def test_a_commit_is_first_though_its_answer_was_lost_and_another_s_is_not(
     assert not late.commit()
 
 
+@pytest.mark.parametrize("data", [b"mine", BIG])
+def test_a_commit_that_times_out_and_was_carried_out_is_first(
+    store: S3Store, troubled: Proxy, data: bytes
+) -> None:
+    for operation in ("PutObject", "CompleteMultipartUpload"):
+        troubled.faults.append(Fault(operation, key="ours", times=1, lost=True, silent=True))
+    assert put(patient(hasty(store, troubled)), "packs/ab/ours", data)
+    assert store.size("packs/ab/ours") == len(data)
+    completed = troubled.operations()["CompleteMultipartUpload"]
+    assert completed == (len(data) > 5 * MIB)  # found by a HeadObject, not done again
+
+
 def test_a_retried_commit_that_another_was_quicker_than_is_not_first(
     store: S3Store, troubled: Proxy
 ) -> None:

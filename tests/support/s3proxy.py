@@ -58,7 +58,7 @@ class Fault:
 
         reset: The connection is closed; the request is not carried out.
 
-        silent: No answer, until the client gives up.
+        silent: No answer, until the client gives up; with *lost* it is carried out all the same.
 
         cut: The body of the answer ends after so many bytes, and the connection with it.
 
@@ -214,7 +214,7 @@ class Proxy:
         time.sleep(self.latency + fault.delay)
         if fault.reset:
             return False
-        if fault.silent:
+        if fault.silent and not fault.lost:
             link.client.until_closed()
             return False
         if headers.get("expect"):
@@ -228,7 +228,9 @@ class Proxy:
         answer, answer_headers = link.forward(first, kept)
         if fault.lost:
             link.drain(method, answer, answer_headers)
-            if fault.status:
+            if fault.silent:
+                link.client.until_closed()
+            elif fault.status:
                 link.client.send(_answer(request, fault))
             return bool(fault.status)
         if fault.clock:
