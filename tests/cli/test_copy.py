@@ -77,6 +77,21 @@ def test_a_dry_run_moves_nothing_and_says_what_a_copy_moves(project: Project) ->
     assert planned["size"] + manifest == done["size"]
 
 
+def test_another_snapshot_of_the_same_key_stays_and_is_told(project: Project) -> None:
+    other = LocalStore(project.root / "other")
+    publish_files(other, fingerprint(), {"weights": b"other"}, key=KEY, tree="model")
+    before = objects(project.root / "other")
+    done = project.run("copy", "store", "other")
+    assert done.code == 0
+    assert (
+        done.out
+        == f"{KEY}: another snapshot of this key is there and stays (--force replaces it)\n"
+    )
+    assert "copied 0 of 1 snapshot" in done.err
+    assert objects(project.root / "other") == before
+    assert project.run("copy", "store", "other", "--force").out == f"{KEY}: replaced\n"
+
+
 def test_an_unknown_key_is_a_miss(project: Project) -> None:
     done = project.run("copy", "store", "other", "no-such-key")
     assert done.code == 3

@@ -131,7 +131,7 @@ def _summary(report: CopyReport, ends: tuple[str, str], seconds: float) -> str:
     from cachepod.snapshot.copy import BROUGHT
 
     brought = sum(each.outcome in BROUGHT for each in report.snapshots)
-    if not brought:
+    if all(each.outcome == "present" for each in report.snapshots):
         return (
             f"nothing was missing in {destination}: {count(len(report.snapshots), 'snapshot')}, "
             f"{human_bytes(report.there)} ({duration(seconds)})"
