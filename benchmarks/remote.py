@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import measure
@@ -61,11 +62,11 @@ class Tools:
     def versions(self) -> dict[str, str]:
         """Of each of them."""
         script = "from importlib.metadata import version as v; import sys; print(v(sys.argv[1]))"
+        commands = {name: [self["python"], "-c", script, name] for name in ("runpod", "awscli")}
+        commands["s5cmd"] = [self["s5cmd"], "version"]
         return {
-            name: subprocess.run(
-                [self["python"], "-c", script, name], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for name in ("runpod", "awscli", "s5cmd")
+            name: subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            for name, command in commands.items()
         }
 
 
@@ -282,19 +283,32 @@ def main() -> None:
         document: dict[str, object] = {"machine": facts, "files": files, "size": size}
         for source in options.source:
             with SOURCES[source](archives, tools, ground, options.scratch, options) as candidates:
-                rows = compare(candidates, ground, options.rounds, watch=True)
+                checked = [
+                    replace(each, after=lambda place, each=each: _check(each, place, files, size))
+                    for each in candidates
+                ]
+                rows = compare(checked, ground, options.rounds, watch=True)
             document[source] = as_json(rows)
             print(_table(rows, source), end="\n\n", flush=True)
         measure.write_json(options.json, document)
 
 
+def _check(candidate: Candidate, place: Path, files: int, size: int) -> None:
+    """Say so if a candidate did not bring all of the tree."""
+    found = measure.tree_size(place / "tree")
+    if found[0] < files or found[1] < size:
+        missing = f"{files - found[0]} files and {size - found[1]} bytes are missing"
+        print(f"{candidate.name}: {missing}", file=sys.stderr)
+
+
 def _servers() -> dict[str, str]:
-    mounter = subprocess.run(["mfsmount", "-V"], capture_output=True, text=True, check=False)
-    rclone = subprocess.run([s3.rclone_program(), "version"], capture_output=True, text=True)
-    return {
-        "moosefs": next(iter((mounter.stdout + mounter.stderr).splitlines()), ""),
-        "rclone": rclone.stdout.splitlines()[0] if rclone.stdout else "",
-    }
+    commands = {"moosefs": ["mfsmount", "-V"], "rclone": [s3.rclone_program(), "version"]}
+    found = {}
+    for name, command in commands.items():
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if "FUSE" not in line]
+        found[name] = lines[0] if lines else ""
+    return found
 
 
 if __name__ == "__main__":
