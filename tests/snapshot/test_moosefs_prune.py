@@ -10,7 +10,8 @@ import pytest
 
 from cachepod.errors import CorruptObject, Miss, ObjectMissing
 from cachepod.model.layout import MIB
-from cachepod.snapshot.prune import Policy, plan_prune, prune
+from cachepod.snapshot.prune import prune
+from cachepod.snapshot.survey import Policy, plan_prune
 from cachepod.stores.local import LocalStore
 from tests.snapshot.test_concurrent import at_once
 from tests.snapshot.test_prune_beside import check_sound_or_gone
