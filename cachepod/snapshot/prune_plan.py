@@ -379,8 +379,8 @@ def _mostly_dead(
     """
     The packs that it pays to write anew, and the bytes that each will then take.
 
-    It pays if what is freed is more than half of the pack, and more than what must be written for
-    it: the live chunks, and the manifests of the snapshots that need them.
+    It pays if more is freed than must be written for it: the live chunks, and the manifests of the
+    snapshots that need them. So more than half of the pack is dead.
     """
     stored = census.stored
     live: Counter[int] = Counter()
@@ -403,6 +403,6 @@ def _mostly_dead(
             continue
         after = pack_size(chunks[number], size)
         dead = there - after
-        if dead > there // 2 and dead > after + manifests[number]:
+        if dead > after + manifests[number]:
             found[number] = after
     return found

@@ -109,7 +109,7 @@ class Prunes(RuleBasedStateMachine):
         return path
 
     def check(self, key: str, content: frozenset[int]) -> None:
-        bring(self.store, self.room / "there", key)
+        bring(self.store, self.room / "there", key, latest=True)
         assert look(self.room / "there") == look(self.tree(content)), key
 
     def holds(self, key: str) -> frozenset[int]:
