@@ -100,15 +100,23 @@ def moto_server() -> Iterator[Server]:
 
 
 @contextmanager
-def rclone_server(bucket: str = BUCKET) -> Iterator[Server]:
-    """``rclone serve s3`` of an empty directory: a second implementation, and a fast one."""
+def rclone_server(bucket: str = BUCKET, *, hashing: bool = True) -> Iterator[Server]:
+    """
+    ``rclone serve s3`` of an empty directory: a second implementation, and a fast one.
+
+    Args:
+        hashing: Whether an object has an ETag. For it rclone reads the whole object at the first
+            request, and again for every request meanwhile: no service does so.
+    """
     port = free_port()
     directory = Path(tempfile.mkdtemp(prefix="cachepod-rclone-"))
     (directory / bucket).mkdir()
     command = [
         *(sys.executable, "-c", _EXEC, rclone_program(), "serve", "s3"),
         *("--auth-key", f"{KEY_ID},{SECRET}", "--addr", f"127.0.0.1:{port}"),
-        *("--config", "/dev/null", "--vfs-cache-mode", "off", str(directory)),
+        *("--config", "/dev/null", "--vfs-cache-mode", "off"),
+        *(() if hashing else ("--etag-hash", "")),
+        str(directory),
     ]
     try:
         with _running(command, port) as server:
