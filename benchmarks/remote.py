@@ -169,7 +169,7 @@ def from_s3(
 ) -> Iterator[list[Candidate]]:
     """The candidates that read from a bucket, which holds what they read."""
     environ = {**s3.environment(), "AWS_DEFAULT_REGION": "us-east-1"}
-    with s3.rclone_server(hashing=False) as server:
+    with s3.rclone_server(hashing=options.etags) as server:
         url = f"s3://{s3.BUCKET}/{archives.tar.name}"
         at = f"--endpoint-url={server.endpoint}"
         aws = f'"{tools["aws"]}" s3 cp --only-show-errors {at} "$2" -'
@@ -256,6 +256,7 @@ def _options() -> argparse.Namespace:
     add("--rounds", type=int, default=3, help="counted runs of each (default: 3)")
     add("--level", type=int, default=3, help="zstd level (default: 3)")
     add("--only", action="append", help="candidates whose name holds this text")
+    add("--etags", action="store_true", help="let rclone hash objects, as it does by default")
     add("--json", type=Path, metavar="FILE", help="write every sample there")
     return parser.parse_args()
 

@@ -106,7 +106,7 @@ def rclone_server(bucket: str = BUCKET, *, hashing: bool = True) -> Iterator[Ser
 
     Args:
         hashing: Whether an object has an ETag. For it rclone reads the whole object at the first
-            request, and again for every request meanwhile: no service does so.
+            request, and it seems again for requests that come meanwhile.
     """
     port = free_port()
     directory = Path(tempfile.mkdtemp(prefix="cachepod-rclone-"))
