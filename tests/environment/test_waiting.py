@@ -338,10 +338,11 @@ def test_a_beater_that_is_stuck_is_left_behind(
     def stuck() -> None:
         os.read(ends, 1)  # for ever: the other end stays open
 
-    beater.Beater(stuck).end(beater.FAILED)
+    child = beater.Beater(stuck)
+    child.end(beater.FAILED)
     os.close(begins)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    with pytest.raises(ChildProcessError):  # it is gone, and was waited for
+        os.waitpid(child._pid, os.WNOHANG)
 
 
 def test_errors_of_a_lease_are_never_a_hook_s(asked: tuple[Settings, Identity]) -> None:
