@@ -86,7 +86,12 @@ def publish_everywhere(
         from cachepod.environment.trust import keyring_of
 
         keyring = keyring_of(settings, told)
-    run = _Publishing(settings, identity, keyring, told)
+    seen = ""
+    if known:
+        from cachepod.environment.recent import recent_hit
+
+        seen = recent_hit(settings, key)
+    run = _Publishing(settings, identity, keyring, told, seen)
     spoilt = "" if known else _spoilt(settings, key)
     standings = run.look(stores, force, spoilt, once=known)
     lacking = [each for each in standings if not each.present]
@@ -132,10 +137,20 @@ def _spoilt(settings: Settings, key: str) -> str:
 
 
 class _Publishing:
-    """One publish to one or more stores; *failed* is what went wrong first."""
+    """
+    One publish to one or more stores; *failed* is what went wrong first.
+
+    Args:
+        seen: URL of a store that is known to have the snapshot, and need not be asked.
+    """
 
     def __init__(
-        self, settings: Settings, identity: Identity, keyring: Keyring | None, told: Progress
+        self,
+        settings: Settings,
+        identity: Identity,
+        keyring: Keyring | None,
+        told: Progress,
+        seen: str = "",
     ) -> None:
         self.done: dict[str, Publication] = {}
         self.failed: CachepodError | None = None
@@ -144,6 +159,7 @@ class _Publishing:
         self._key = identity.key
         self._keyring = keyring
         self._told = told
+        self._seen = seen
 
     def look(
         self, stores: Sequence[WriteStore], force: bool, spoilt: str, *, once: bool
@@ -175,6 +191,8 @@ class _Publishing:
             self.failed = None
 
     def _standing(self, store: WriteStore, force: bool, spoilt: str) -> Standing:
+        if store.url == self._seen:
+            return Standing(store, True)
         name = manifest_name(self._key)
         if force or not exists(store, name):
             return Standing(store, False, replace=force)

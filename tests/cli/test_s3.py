@@ -139,17 +139,48 @@ def test_an_exact_hit_lists_nothing(troubled: Proxy, tree: Path) -> None:
     assert set(asked[:until]) == {"cachepod.json", "manifests", "packs"}
 
 
-def test_a_publish_after_a_hit_asks_one_question_and_writes_nothing(
-    troubled: Proxy, project: Project
-) -> None:
-    url = Server(troubled.endpoint).url(prefix())
-    project.env.update(credentials(), CACHEPOD_STORE=url)
+def restored_from(proxy: Proxy, project: Project) -> None:
+    """A project whose environment has just come from the service behind *proxy*."""
+    project.env.update(credentials(), CACHEPOD_STORE=Server(proxy.endpoint).url(prefix()))
     project.ready()
     remove(project.prefix)
     assert project.run("restore").code == 0
-    troubled.requests.clear()
+    proxy.requests.clear()
+
+
+def test_the_publish_of_the_same_hook_asks_nothing_after_a_hit(
+    troubled: Proxy, project: Project
+) -> None:
+    restored_from(troubled, project)
+    published = project.run("publish")
+    assert published.code == 0
+    assert "present in s3://" in published.err
+    assert troubled.requests == []
+
+
+def test_a_service_that_goes_down_after_a_hit_does_not_end_the_hook(
+    troubled: Proxy, project: Project
+) -> None:
+    restored_from(troubled, project)
+    troubled.faults += [Fault("GetObject", reset=True), Fault("HeadObject", reset=True)]
     assert project.run("publish").code == 0
-    assert [each.operation for each in troubled.requests] == ["GetObject", "HeadObject"]
+    assert project.run("publish").code == 5  # it was down indeed
+
+
+def test_a_later_publish_asks_one_question_and_writes_nothing(
+    troubled: Proxy, project: Project
+) -> None:
+    restored_from(troubled, project)
+    for expected in ([], ["GetObject", "HeadObject"], ["GetObject", "HeadObject"]):
+        troubled.requests.clear()
+        assert project.run("publish").code == 0
+        assert [each.operation for each in troubled.requests] == expected
+
+
+def test_a_forced_publish_after_a_hit_stores_it_anew(troubled: Proxy, project: Project) -> None:
+    restored_from(troubled, project)
+    assert project.run("publish", "--force").code == 0
+    assert "PutObject" in {each.operation for each in troubled.requests}
 
 
 def test_the_hook_installs_once_and_restores_after(moto: Server, project: Project) -> None:

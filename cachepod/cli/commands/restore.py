@@ -37,6 +37,7 @@ def command(call: Invocation, force: bool) -> Outcome:
     """
     from cachepod.environment.account import note_restore
     from cachepod.environment.identity import identify
+    from cachepod.environment.recent import remember_hit
     from cachepod.environment.restoration import restore_environment
 
     started = time.monotonic()
@@ -53,6 +54,7 @@ def command(call: Invocation, force: bool) -> Outcome:
             progress=progress,
             pause=lambda: call.waiting(settings.timeout),
         )
+    remember_hit(settings, result)
     seconds = time.monotonic() - started
     call.mention(note_restore(result, stores, seconds))
     return restoration(result, settings, seconds)
