@@ -108,14 +108,16 @@ class Writer(Protocol):
         """Forget what was written; harmless after a commit."""
         ...
 
-    def __enter__(self) -> Writer: ...
+    def __enter__(self) -> Writer:
+        return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        self.abort()
 
 
 @runtime_checkable

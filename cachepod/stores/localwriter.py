@@ -6,7 +6,6 @@ import errno
 import os
 import re
 from collections.abc import Callable
-from types import TracebackType
 
 from cachepod.errors import CachepodError, StoreUnreachable
 from cachepod.stores.base import Buffer, Writer
@@ -191,14 +190,3 @@ class LocalWriter(Writer):
     def _expect_open(self) -> None:
         if self._over:
             raise ValueError(f"{self._name} is not being written any more")
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from types import TracebackType
 
 from cachepod.errors import CorruptObject, ObjectMissing
 from cachepod.model.names import is_object_name
@@ -130,17 +129,6 @@ class _MemoryWriter(Writer):
 
     def abort(self) -> None:
         self._data = None
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
 
 
 def _check(name: str) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from concurrent.futures import Future, wait
 from hashlib import md5
-from types import TracebackType
 from typing import Any
 
 from cachepod.errors import CachepodError, ObjectMissing, StoreUnreachable
@@ -278,17 +277,6 @@ class S3Writer(Writer):
     def _expect_open(self) -> None:
         if self._over:
             raise ValueError(f"{self._name} is not being written any more")
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
 
 
 def _is_unclear(error: CachepodError) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import TypeVar
 
 from cachepod.errors import ObjectMissing, StoreUnreachable
@@ -187,14 +186,3 @@ class _RetryingWriter(Writer):
 
     def abort(self) -> None:
         self._writer.abort()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
 from typing import Any
 
 from cachepod.errors import CorruptObject, ObjectMissing, SpaceExhausted, StoreUnreachable
@@ -106,17 +105,6 @@ class _AroundWriter(Writer):
 
     def abort(self) -> None:
         self._writer.abort()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
 
 
 class FaultyStore(Around):
