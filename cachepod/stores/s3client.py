@@ -71,16 +71,16 @@ class Service:
 
 
 def _make(location: S3Location) -> Any:
-    import botocore.session
+    import boto3.session
     from botocore.config import Config
 
     checksums: Any = "when_supported" if location.checksums else "when_required"
     s3: Any = None if location.addressing == "auto" else {"addressing_style": location.addressing}
-    session = botocore.session.Session(profile=location.profile)
-    region = location.region or session.get_config_variable("region")
+    session = boto3.session.Session(profile_name=location.profile)
+    region = location.region or session.region_name
     if region is None and location.endpoint:
         region = _DEFAULT_REGION  # the signature needs one, and most services look at none
-    client = session.create_client(
+    client = session.client(
         "s3",
         region_name=region,
         endpoint_url=location.endpoint,
