@@ -10,14 +10,13 @@ an error of the hook: without a lease it goes on as it would alone.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cachepod.environment.private import private_file
+from cachepod.environment.private import private_file, write_private
 from cachepod.errors import CachepodError, UsageProblem
 
 if TYPE_CHECKING:
@@ -83,15 +82,8 @@ def write_note(settings: Settings, note: Note) -> None:
     Raises:
         OSError: There is no place for it.
     """
-    file = _file(settings)
-    temporary = file.with_suffix(f".{os.getpid()}")
     data = json.dumps(asdict(note))
-    try:
-        temporary.write_text(data)
-        temporary.replace(file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_private(_file(settings), data)
 
 
 def drop_note(settings: Settings) -> None:

@@ -39,6 +39,22 @@ def private_file(kind: str, places: Iterable[Path], suffix: str, *, create: bool
     return directory / f"{kind}-{hashlib.sha256(real).hexdigest()[:16]}{suffix}"
 
 
+def write_private(file: Path, text: str) -> None:
+    """
+    Put *text* into a file of :func:`private_file`, in one step for whoever reads it.
+
+    Raises:
+        OSError: As the file system has it; the file is as it was.
+    """
+    temporary = file.with_suffix(f".{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def _temporary_directory() -> str:
     """As tempfile.gettempdir() has it, whose import costs a publish that has nothing to do much."""
     named = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]

@@ -9,12 +9,11 @@ all the same: there it costs nothing.
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import TYPE_CHECKING
 
 from cachepod.environment.hook import trees
-from cachepod.environment.private import private_file
+from cachepod.environment.private import private_file, write_private
 
 if TYPE_CHECKING:
     from cachepod.environment.config import Settings
@@ -32,9 +31,7 @@ def remember_hit(settings: Settings, result: Restoration) -> None:
     document = {"key": result.key, "store": result.store, "time": _now()}
     try:
         file = private_file("hit", trees(settings).values(), ".json")
-        temporary = file.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(document))
-        temporary.replace(file)
+        write_private(file, json.dumps(document))
     except OSError:
         pass
 
