@@ -8,84 +8,28 @@ the file and the line, the variable or the flag. The whole reference is docs/con
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from cachepod.environment import amounts
-from cachepod.environment import settings as read
-from cachepod.environment.requirement import shown_path
-from cachepod.environment.settings import Given
+from cachepod.environment.keys import KEYS
+from cachepod.environment.settings import FLASH_ATTN_RELEASES, TOOLKIT_REPOSITORY, Given
+from cachepod.environment.sources import (
+    find_file,
+    from_environment,
+    from_file,
+    from_flags,
+    misspelled,
+)
 from cachepod.environment.urls import masked
-from cachepod.errors import ConfigurationProblem, UsageProblem
+from cachepod.errors import ConfigurationProblem
 from cachepod.snapshot.stamp import ENVIRONMENT_TREE
 from cachepod.stores.mounts import place_of
 
-FILE = "cachepod.toml"
-PROJECT_FILE = "pyproject.toml"
-PREFIX = "CACHEPOD_"
 DEFAULT = "default"
 
 _FLAG, _VARIABLE, _FILE, _NOBODY = range(4)
-
-
-@dataclass(frozen=True)
-class Key:
-    """
-    One key of the configuration.
-
-    Args:
-        reader: Makes a value of the right type of what was given.
-
-        flag: Its option on the command line; empty where it has none.
-
-        other_variables: Environment variables that count besides ``CACHEPOD_<KEY>``.
-    """
-
-    reader: read.Reader
-    flag: str = ""
-    other_variables: tuple[str, ...] = ()
-
-
-KEYS: Mapping[str, Key] = MappingProxyType(
-    {
-        "store": Key(read.places, "--store"),
-        "prefix": Key(read.path, "--prefix"),
-        "requirements": Key(read.paths, "-r"),
-        "packages": Key(read.texts),
-        "lock": Key(read.path),
-        "trees": Key(read.folders, "--tree"),
-        "key": Key(read.user_key, "--key"),
-        "handler": Key(read.text, "--handler", ("HANDLER_TYPE",)),
-        "python": Key(read.command),
-        "cuda": Key(read.cuda),
-        "torch_index": Key(read.torch_index),
-        "index_url": Key(read.url),
-        "extra_index_urls": Key(read.urls),
-        "find_links": Key(read.places),
-        "apt": Key(read.apt_packages),
-        "check": Key(read.modules),
-        "installer": Key(read.one_of("auto", "uv", "pip")),
-        "cache_dir": Key(read.path, "--cache-dir"),
-        "level": Key(read.whole(1, 22), "--level"),
-        "threads": Key(read.whole(0), "--threads"),
-        "direct": Key(read.yes_or_no, "--no-direct"),
-        "timeout": Key(read.number(0), "--timeout"),
-        "wait": Key(read.number(0), "--wait"),
-        "min_free": Key(read.number(0, 0.9, "write 0.1 for a tenth of the file system")),
-        "compile": Key(read.yes_or_no),
-        "fill": Key(read.one_of("background", "after", "off"), "--fill"),
-        "keep_last": Key(read.whole(0), "--keep-last"),
-        "max_age": Key(amounts.duration, "--max-age"),
-        "max_size": Key(amounts.size, "--max-size"),
-        "keep": Key(amounts.keys, "--keep"),
-        "grace": Key(amounts.duration, "--grace"),
-        "signing_key": Key(read.path),
-        "trusted_keys": Key(read.paths),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -119,7 +63,15 @@ class Settings:
     index_url: str = field(default="", repr=False)
     extra_index_urls: tuple[str, ...] = field(default=(), repr=False)
     find_links: tuple[str, ...] = field(default=(), repr=False)
+    without_gpu: str = "same"
+    toolkit: bool | Path = False
+    toolkit_repository: str = field(default=TOOLKIT_REPOSITORY, repr=False)
+    flash_attn: tuple[str, ...] = ()
+    flash_attn_sources: tuple[str, ...] = field(default=(FLASH_ATTN_RELEASES,), repr=False)
+    flash_attn_missing: str = "error"
+    flash_attn_build: bool = False
     apt: tuple[str, ...] = ()
+    apt_missing: str = "error"
     check: tuple[str, ...] = ()
     installer: str = "auto"
     cache_dir: Path | None = None
@@ -243,12 +195,12 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], cwd: 
     unknown = set(flags) - set(KEYS) - {"config"}
     if unknown:
         raise TypeError(f"no keys of the configuration: {sorted(unknown)}")
-    file = _find_file(flags.get("config"), environ, cwd)
+    file = find_file(flags.get("config"), environ, cwd)
     root = file.parent if file is not None and file.is_file() else cwd
     layers = (
-        _from_flags(flags, cwd),
-        _from_environment(environ, cwd),
-        _from_file(file, root) if file is not None else {},
+        from_flags(flags, cwd),
+        from_environment(environ, cwd),
+        from_file(file, root) if file is not None else {},
     )
     given: dict[str, tuple[int, Given]] = {}
     for rank, layer in enumerate(layers):
@@ -265,7 +217,7 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], cwd: 
 
         values["store"] = (default_store_url(environ),)
         sources["store"] = DEFAULT
-    settings = Settings(**values, root=root, file=file, sources=sources, notes=_misspelled(environ))
+    settings = Settings(**values, root=root, file=file, sources=sources, notes=misspelled(environ))
     _check_combinations(settings)
     return settings
 
@@ -278,122 +230,6 @@ def _set_lock_aside(given: dict[str, tuple[int, Given]]) -> None:
     asked = [given[name][0] for name in ("requirements", "packages") if name in given]
     if "lock" in given and asked and min(asked) < given["lock"][0]:
         del given["lock"]
-
-
-def _find_file(flag: object, environ: Mapping[str, str], cwd: Path) -> Path | None:
-    named = flag if flag else environ.get(f"{PREFIX}CONFIG")
-    if named:
-        path = cwd / os.path.expanduser(str(named))
-        if not path.exists():
-            said_by = "--config" if flag else f"{PREFIX}CONFIG"
-            raise UsageProblem(f"{said_by}: the file {shown_path(path)} does not exist")
-        return path
-    for folder in (cwd, *cwd.parents):
-        if (folder / FILE).is_file():
-            return folder / FILE
-        project = folder / PROJECT_FILE
-        try:
-            if b"cachepod" in project.read_bytes() and _table_of(project)[0] is not None:
-                return project
-        except OSError:
-            continue
-    return None
-
-
-def _table_of(file: Path) -> tuple[Mapping[str, Any] | None, dict[tuple[str, ...], int]]:
-    """The table of *file* that is ours, None where it has none, and the lines of its keys."""
-    from cachepod.environment.toml import TOMLDecodeError, error_line, key_lines, loads
-
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UsageProblem(f"{shown_path(file)}: the file is not UTF-8 text") from None
-    try:
-        table: Any = loads(text)
-    except TOMLDecodeError as error:
-        line, message = error_line(error, text)
-        raise ConfigurationProblem(f"{shown_path(file)}:{line}", message) from None
-    above: tuple[str, ...] = ()
-    if file.name == PROJECT_FILE:
-        above = ("tool", "cachepod")
-        for part in above:
-            table = table.get(part) if isinstance(table, dict) else None
-    lines = key_lines(text)
-    depth = len(above)
-    inside = {path[depth:]: line for path, line in lines.items() if path[:depth] == above}
-    if table is not None and not isinstance(table, dict):
-        raise ConfigurationProblem(
-            f"{shown_path(file)}:{inside.get((), 1)}", "tool.cachepod must be a table"
-        )
-    return table, inside
-
-
-def _from_file(file: Path, root: Path) -> dict[str, Given]:
-    try:
-        table, lines = _table_of(file)
-    except OSError as error:
-        raise UsageProblem(f"{shown_path(file)} cannot be read: {error.strerror}") from None
-    if table is None:
-        raise UsageProblem(f"{shown_path(file)} has no table [tool.cachepod]")
-    found = {}
-    for name, value in table.items():
-        where = f"{shown_path(file)}:{lines.get((name,), 1)}"
-        if name not in KEYS:
-            nearest = _nearest(name, KEYS)
-            hint = f"did you mean {nearest}?" if nearest else ""
-            raise ConfigurationProblem(where, f"unknown key {name!r}", hint=hint)
-        inner = {
-            path[1]: f"{shown_path(file)}:{line}"
-            for path, line in lines.items()
-            if len(path) == 2 and path[0] == name
-        }
-        found[name] = Given(value, where, where, root, inner=inner)
-    return found
-
-
-def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, Given]:
-    found = {}
-    for name, key in KEYS.items():
-        for variable in (f"{PREFIX}{name.upper()}", *key.other_variables):
-            if environ.get(variable, "").strip():
-                found[name] = Given(
-                    environ[variable], variable, f"environment {variable}", cwd, spaced=True
-                )
-                break
-    return found
-
-
-def _from_flags(flags: Mapping[str, object], cwd: Path) -> dict[str, Given]:
-    return {
-        name: Given(value, KEYS[name].flag or name, f"flag {KEYS[name].flag or name}", cwd)
-        for name, value in flags.items()
-        if name != "config" and value is not None and value != ()
-    }
-
-
-def _misspelled(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """
-    Variables that nearly are ours. They are told and not refused: a container's environment is
-    not always its user's, and it must not keep a worker from starting.
-    """
-    known = {*KEYS, "config"}
-    notes = []
-    for variable in sorted(environ):
-        name = variable.removeprefix(PREFIX).lower()
-        if variable.startswith(PREFIX) and name not in known:
-            guess = _nearest(name, known)
-            if guess:
-                meant = f"{PREFIX}{guess.upper()}"
-                notes.append(f"the variable {variable} means nothing; did you mean {meant}?")
-    return tuple(notes)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """The one of *known* that *name* resembles; empty where it resembles none."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(name.replace("-", "_").lower(), known, n=1, cutoff=0.6)
-    return close[0] if close else ""
 
 
 def _check_combinations(settings: Settings) -> None:

@@ -24,7 +24,13 @@ _FALSE = frozenset({"0", "false", "no", "off"})
 _MODULE = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _APT = r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=\S+)?"
 _CUDA = r"\d{1,2}\.\d{1,2}"
+_VERSION = r"\d+(\.\d+)*([a-z]+\d*)?(\.post\d+)?"
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://\S+"
+
+#: Where NVIDIA keeps the packages of CUDA, a folder for each distribution.
+TOOLKIT_REPOSITORY = "https://developer.download.nvidia.com/compute/cuda/repos"
+#: Where the authors of flash-attn keep its wheels, a folder for each version.
+FLASH_ATTN_RELEASES = "https://github.com/Dao-AILab/flash-attention/releases/download/v{version}"
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Given:
 
         spaced: Whether a text for a list holds its elements between blanks.
 
-        inner: Names the places of a table's keys.
+        inner: Names the places of a table's keys; those of tables in it as ``outer.inner``.
     """
 
     value: object
@@ -209,6 +215,30 @@ def cuda(name: str, given: Given) -> str:
     if value and not re.fullmatch(_CUDA, value):
         raise given.problem(f"{name} must be a release such as 12.6, not {value!r}", hint)
     return value
+
+
+def toolkit(name: str, given: Given) -> bool | Path:
+    """Whether there is to be one, or the directory of one that is there."""
+    value = given.value
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and os.sep in value:
+        return path(name, given)
+    if isinstance(value, str) and given.spaced and value.strip().lower() in _TRUE | _FALSE:
+        return yes_or_no(name, given)
+    raise given.problem(
+        f"{name} must be true, false or the path of a CUDA tree, not "
+        + (repr(masked(value)) if isinstance(value, str) else _kind(value))
+    )
+
+
+def versions(name: str, given: Given) -> tuple[str, ...]:
+    """Versions of a distribution, the first choice first."""
+    values = texts(name, given)
+    for value in values:
+        if not re.fullmatch(_VERSION, value):
+            raise given.problem(f"{name}: {value!r} is not a version such as 2.8.0.post2")
+    return values
 
 
 def url(name: str, given: Given) -> str:

@@ -207,6 +207,13 @@ WRONG = [
     ("trees = ['a=b', 'a=c']", "the tree a is given twice"),
     ("trees = { Data = 'x' }", "'Data' cannot be the name of a tree"),
     ("trees = { data = 3 }", "trees.data must be text in quotes, not the number 3"),
+    ("toolkit = 'yes'", "toolkit must be true, false or the path of a CUDA tree, not 'yes'"),
+    ("toolkit = 12", "toolkit must be true, false or the path of a CUDA tree, not the number 12"),
+    ("without_gpu = 'gpu'", "without_gpu must be one of same, cpu, none, not 'gpu'"),
+    ("flash_attn = ['latest']", "flash_attn: 'latest' is not a version such as 2.8.0.post2"),
+    ("flash_attn = true", "flash_attn must be a list of texts, not the truth value true"),
+    ("flash_attn_missing = 'ok'", "flash_attn_missing must be one of error, warning, not 'ok'"),
+    ("toolkit_repository = 'x'", "toolkit_repository must be a URL, not 'x'"),
     ("key = 'a/b'\ntrees = { a = 'b' }", "'a/b' cannot be a key"),
     ("key = 'x-0123456789abcdef'", "'x-0123456789abcdef' looks like a computed key"),
     ("handler = { a = 1 }", "handler must be text in quotes, not a table"),
@@ -392,6 +399,9 @@ class TestVariables:
             "torch_index": "pypi", "index_url": "https://h/", "extra_index_urls": "https://h/",
             "trees": "a=/b", "apt": "ffmpeg", "check": "os", "fill": "off",
             "keep_last": "3", "max_age": "30d", "max_size": "50GB", "keep": "a b", "grace": "5m",
+            "without_gpu": "cpu", "toolkit": "1", "toolkit_repository": "https://h/",
+            "flash_attn": "2.8.0", "flash_attn_sources": "/wheels", "flash_attn_build": "1",
+            "flash_attn_missing": "warning", "apt_missing": "warning",
         }  # fmt: skip
         for name in set(KEYS) - {"key"}:
             variable = f"CACHEPOD_{name.upper()}"
