@@ -119,7 +119,7 @@ def _relative(relative: Relative) -> Document:
 def _nearest_lines(relative: Relative | None) -> list[str]:
     if relative is None:
         return []
-    from cachepod.environment.identity import in_words
+    from cachepod.environment.explanation import in_words
 
     summary = relative.summary
     lines = [f"nearest: {summary.key}, published {age(summary.created)}"]

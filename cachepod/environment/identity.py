@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from cachepod.environment.requirement import shown_path
 from cachepod.environment.requirements import Requirements, read_requirements
 from cachepod.environment.urls import plain
 from cachepod.errors import ConfigurationProblem, UsageProblem
-from cachepod.model.fingerprint import KEY_FORMAT, Difference, Fingerprint
+from cachepod.model.fingerprint import KEY_FORMAT, Fingerprint
 from cachepod.model.names import NAMED_FAMILY
 
 TREES_FAMILY = "trees"
@@ -332,65 +332,3 @@ def _implied_cuda(
         if re.search(r"/(cpu|rocm[\d.]*|xpu)/?$", plain(url)):
             return ""
     return _pypi_cuda(python, torch)
-
-
-@dataclass(frozen=True)
-class Input:
-    """
-    One input of a key, for a table.
-
-    Args:
-        name: As the fingerprint has it: ``requirement:torch``.
-
-        value: Canonical and without secrets.
-
-        where: Who gave it; empty for what was observed.
-    """
-
-    name: str
-    value: str
-    where: str = ""
-
-
-_ORDER = ("key", "format", "machine", "distribution", "libc", "python", "abi", "interpreter",
-          "prefix", "compile", "cuda", "handler", "tree", "apt", "lock", "option", "index",
-          "constraint", "requirement")  # fmt: skip
-
-
-def explain(identity: Identity) -> list[Input]:
-    """Every input of the key, what was observed first and the requirements last."""
-    return [
-        Input(name, value, identity.wheres.get(name, ""))
-        for name, value in sorted(
-            identity.fingerprint.inputs.items(), key=lambda item: _rank(item[0])
-        )
-    ]
-
-
-def _rank(name: str) -> tuple[int, str]:
-    kind = name.partition(":")[0]
-    return (_ORDER.index(kind) if kind in _ORDER else len(_ORDER), name)
-
-
-def in_words(differences: Sequence[Difference], theirs: str = "the snapshot") -> list[str]:
-    """
-    What differs, a sentence for each input.
-
-    Args:
-        differences: Ours and theirs, as :meth:`Fingerprint.differences` gives them.
-
-        theirs: What to call the other side.
-    """
-    return [
-        _sentence(each, theirs) for each in sorted(differences, key=lambda each: _rank(each.name))
-    ]
-
-
-def _sentence(each: Difference, theirs: str) -> str:
-    kind, _, name = each.name.partition(":")
-    what = f"{kind} {name}" if name else kind
-    if each.ours is None:
-        return f"{what} ({each.theirs}) is in {theirs} only"
-    if each.theirs is None:
-        return f"{what} ({each.ours}) is asked for here, not in {theirs}"
-    return f"{what} is {each.ours} here, {each.theirs} in {theirs}"

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from cachepod.environment import identity as module
 from cachepod.environment.config import Settings, load_settings
-from cachepod.environment.identity import Identity, explain, identify, in_words
+from cachepod.environment.explanation import explain, in_words
+from cachepod.environment.identity import Identity, identify
 from cachepod.environment.machine import Interpreter
 from cachepod.errors import ConfigurationProblem, UsageProblem
 from cachepod.model.fingerprint import Difference, Fingerprint
@@ -549,7 +550,8 @@ def test_a_key_is_computed_without_what_only_others_need(tmp_path: Path) -> None
     code = (
         "import sys, pathlib\n"
         "from cachepod.environment.config import load_settings\n"
-        "from cachepod.environment.identity import explain, identify\n"
+        "from cachepod.environment.explanation import explain\n"
+        "from cachepod.environment.identity import identify\n"
         "flags = {'store': ('/stores/main',), 'requirements': ('r.txt',)}\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
         "explain(identify(load_settings(flags, {'HOME': '/'}, folder)))\n"

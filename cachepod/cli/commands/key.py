@@ -26,7 +26,7 @@ def command(call: Invocation, explain: bool, against: str | None) -> Outcome:
 
     Two machines that print the same key can share a snapshot.
     """
-    from cachepod.environment.identity import explain as inputs_of
+    from cachepod.environment.explanation import explain as inputs_of
     from cachepod.environment.identity import identify
 
     started = time.monotonic()
