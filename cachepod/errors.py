@@ -227,3 +227,63 @@ class CheckFailed(CachepodError):
         super().__init__(f"import {module} fails in the environment: {why}")
         self.module = module
         self.why = why
+
+
+class NotRoot(CachepodError):
+    """*what* needs root, and this process is not root's."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} needs root", hint="run the container as root, or put them into the image"
+        )
+        self.what = what
+
+
+class BaseDiffers(Miss):
+    """A layer of apt packages is for another base than this image; *why* says how they differ."""
+
+    def __init__(self, why: str, *, hint: str = "") -> None:
+        super().__init__("apt packages", why, hint=hint)
+
+
+class AptFailed(InstallFailed):
+    """apt or dpkg gave up; *why* is one sentence made of its own words, all are in *output*."""
+
+
+class AptLocked(AptFailed):
+    """Another process held *lock* for *seconds*; *holder* says which, empty where unknown."""
+
+    def __init__(self, lock: str, holder: str, seconds: float) -> None:
+        by = f" by {holder}" if holder else ""
+        super().__init__(
+            f"{lock} was held{by} for {seconds:.0f} seconds",
+            hint="run it again when the other package manager is done",
+        )
+        self.lock = lock
+        self.holder = holder
+        self.seconds = seconds
+
+
+class DriverPackage(CachepodError):
+    """
+    *package* is a driver of the GPU, which the host provides and no container may install.
+
+    Args:
+        package: The driver.
+
+        asked: What needs it; the same where it was asked for itself.
+    """
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, package: str, asked: str) -> None:
+        if package == asked:
+            what = f"the apt package {package} is a driver"
+        else:
+            what = f"the apt package {asked} needs {package}, which is a driver"
+        super().__init__(
+            f"{what}: the host provides it, and one in the container would break it",
+            hint="ask for a toolkit without it, such as cuda-toolkit-12-6 instead of cuda",
+        )
+        self.package = package
+        self.asked = asked

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from cachepod.environment import pep508
 from cachepod.environment.config import Settings
-from cachepod.environment.machine import Interpreter, distribution, interpreter
+from cachepod.environment.machine import Interpreter, interpreter
 from cachepod.environment.requirement import shown_path
 from cachepod.environment.requirements import Requirements, read_requirements
 from cachepod.environment.urls import plain
 from cachepod.errors import ConfigurationProblem, UsageProblem
 from cachepod.model.fingerprint import KEY_FORMAT, Fingerprint
 from cachepod.model.names import NAMED_FAMILY
+from cachepod.system.base import distribution
 
 TREES_FAMILY = "trees"
 TORCH_INDEX = "https://download.pytorch.org/whl"

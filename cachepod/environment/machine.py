@@ -148,22 +148,3 @@ def _ask(command: str, said_by: str) -> dict[str, str]:
         f"{said_by}{command} does not work as a Python interpreter: {why}",
         hint="cachepod needs Python 3.8 or later there",
     )
-
-
-def distribution(root: Path = Path("/")) -> str:
-    """
-    The system's name and release from os-release, ``debian 12``; ``unknown`` where there is none.
-
-    Source: os-release(5).
-    """
-    for name in ("etc/os-release", "usr/lib/os-release"):
-        try:
-            text = (root / name).read_text("utf-8", "replace")
-        except OSError:
-            continue
-        said = {}
-        for line in text.splitlines():
-            field, _, value = line.partition("=")
-            said[field.strip()] = value.strip().strip("\"'")
-        return " ".join(filter(None, (said.get("ID", "linux"), said.get("VERSION_ID", ""))))
-    return "unknown"

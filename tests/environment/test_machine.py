@@ -15,7 +15,7 @@ import pytest
 from packaging.markers import default_environment
 
 from cachepod.environment import probe
-from cachepod.environment.machine import Interpreter, distribution, interpreter
+from cachepod.environment.machine import Interpreter, interpreter
 from cachepod.errors import UsageProblem
 
 
@@ -145,16 +145,3 @@ class TestTheInterpreter:
         (tmp_path / "b" / "tool").symlink_to(sys.executable)
         path = f"{tmp_path / 'a'}{os.pathsep}{tmp_path / 'b'}"
         assert interpreter("tool", environ={"PATH": path}) == interpreter()
-
-
-class TestTheSystem:
-    def test_its_name_and_release_come_from_os_release(self, tmp_path: Path) -> None:
-        lay(tmp_path, {"etc/os-release": 'NAME="Ubuntu"\nVERSION_ID="22.04"\nID=ubuntu\n'})
-        assert distribution(tmp_path) == "ubuntu 22.04"
-
-    def test_the_vendor_s_file_counts_where_the_administrator_s_is_missing(
-        self, tmp_path: Path
-    ) -> None:
-        lay(tmp_path, {"usr/lib/os-release": "ID=arch\n"})
-        assert distribution(tmp_path) == "arch"
-        assert distribution(tmp_path / "nowhere") == "unknown"
