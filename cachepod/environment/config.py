@@ -22,10 +22,10 @@ from cachepod.environment.sources import (
     from_flags,
     misspelled,
 )
-from cachepod.environment.urls import masked
 from cachepod.errors import ConfigurationProblem
 from cachepod.snapshot.stamp import ENVIRONMENT_TREE
 from cachepod.stores.mounts import place_of
+from cachepod.system.urls import masked
 
 DEFAULT = "default"
 

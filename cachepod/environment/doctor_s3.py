@@ -18,7 +18,6 @@ from cachepod.environment.diagnosis import Check, Severity, failed
 from cachepod.environment.doctor_activity import activity, contents
 from cachepod.environment.doctor_speed import timed, told
 from cachepod.environment.doctor_trust import signed_part
-from cachepod.environment.urls import masked
 from cachepod.errors import CachepodError, ObjectMissing, UsageProblem
 from cachepod.model.names import PROBES
 from cachepod.stores.s3client import Service
@@ -27,6 +26,7 @@ from cachepod.stores.s3errors import Refusal, service_time
 from cachepod.stores.s3read import read_range, read_whole
 from cachepod.stores.s3url import MIB, S3Location
 from cachepod.stores.url import open_store
+from cachepod.system.urls import masked
 
 _PART = 8 * MIB  # of the sample; it has two
 _RANGE = 2 * MIB

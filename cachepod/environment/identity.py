@@ -19,11 +19,11 @@ from cachepod.environment.config import Settings
 from cachepod.environment.machine import Interpreter, interpreter
 from cachepod.environment.requirement import shown_path
 from cachepod.environment.requirements import Requirements, read_requirements
-from cachepod.environment.urls import plain
 from cachepod.errors import ConfigurationProblem, UsageProblem
 from cachepod.model.fingerprint import KEY_FORMAT, Fingerprint
 from cachepod.model.names import NAMED_FAMILY
 from cachepod.system.base import distribution
+from cachepod.system.urls import plain
 
 TREES_FAMILY = "trees"
 TORCH_INDEX = "https://download.pytorch.org/whl"

@@ -17,10 +17,10 @@ from urllib.parse import unquote
 from cachepod.environment.config import Settings
 from cachepod.environment.identity import Identity, identify
 from cachepod.environment.installer import Wanted
-from cachepod.environment.urls import plain
 from cachepod.environment.uv import Uv, find_uv
 from cachepod.errors import InstallFailed, SpaceExhausted, TreeUnreadable, UsageProblem
 from cachepod.snapshot.progress import NoProgress, Progress
+from cachepod.system.urls import plain
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s;]+")
 _LOCAL = re.compile(

@@ -20,10 +20,10 @@ from cachepod.environment.installer import (
     with_hashes,
     write_private,
 )
-from cachepod.environment.process import growth, run
 from cachepod.environment.space import Artifact
 from cachepod.environment.venv import create, site_packages
 from cachepod.errors import InstallFailed
+from cachepod.system.process import growth, run
 
 # Where an interpreter keeps the pip that its venv module would install. Debian puts it elsewhere
 # and says so in WHEEL_PKG_DIR.

@@ -16,8 +16,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from cachepod.environment import content, pep508
-from cachepod.environment.urls import masked, plain
 from cachepod.errors import ConfigurationProblem
+from cachepod.system.urls import masked, plain
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # not compiled before they are used: most files need none of them

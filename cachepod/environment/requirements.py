@@ -27,8 +27,8 @@ from cachepod.environment.requirement import (
     shown_path,
     with_hashes,
 )
-from cachepod.environment.urls import is_secret_name, masked
 from cachepod.errors import ConfigurationProblem
+from cachepod.system.urls import is_secret_name, masked
 
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _COMMENT_LINE = re.compile(r"\s*#")

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cachepod.environment.urls import masked
 from cachepod.errors import CachepodError, ConfigurationProblem
 from cachepod.model.names import check_tree_name, check_user_key
+from cachepod.system.urls import masked
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})

@@ -16,9 +16,9 @@ from cachepod.environment.installer import (
     with_hashes,
     write_private,
 )
-from cachepod.environment.process import Outcome, growth, run
 from cachepod.environment.space import Artifact, read_artifacts
 from cachepod.errors import InstallFailed
+from cachepod.system.process import Outcome, growth, run
 
 _UNKNOWN_ISSUER = "invalid peer certificate"
 _SYSTEM_CERTIFICATES = "UV_SYSTEM_CERTS"

@@ -18,8 +18,8 @@ from packaging.requirements import Requirement as Reference
 from cachepod.environment import pep508
 from cachepod.environment.machine import interpreter
 from cachepod.environment.requirements import Requirements, logical_lines, read_requirements
-from cachepod.environment.urls import masked, plain
 from cachepod.errors import ConfigurationProblem
+from cachepod.system.urls import masked, plain
 
 SHA = "a" * 64
 OTHER_SHA = "b" * 64

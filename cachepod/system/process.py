@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cachepod.environment.urls import masked
+from cachepod.system.urls import masked
 
 _KEPT = 256 * 1024  # of the output; its end is where errors are
 _GRACE = 5.0  # seconds between asking a process group to end and killing it
@@ -57,6 +57,7 @@ def run(
     directory: Path,
     on_line: Callable[[str], None] = lambda line: None,
     on_tick: Callable[[int], None] = lambda pid: None,
+    inherit: Sequence[int] = (),
 ) -> Outcome:
     """
     Run *command* to its end.
@@ -75,6 +76,8 @@ def run(
 
         on_tick: Called about twice a second with its process id.
 
+        inherit: Open descriptors that it has under the same numbers.
+
     Raises:
         FileNotFoundError: There is no such program.
     """
@@ -88,6 +91,7 @@ def run(
         env=dict(environ),
         cwd=directory,
         start_new_session=True,
+        pass_fds=inherit,
     )
     try:
         output = _collect(child, on_line, on_tick)
