@@ -100,7 +100,11 @@ def _write(stream: IO[str], text: str) -> None:
 
 def failure(error: CachepodError, trace: str = "") -> Outcome:
     """How a command ends that met *error*."""
-    document: Document = {"error": error.message, "exit_code": error.exit_code}
+    document: Document = {
+        "error": error.message,
+        "kind": type(error).__name__,
+        "exit_code": error.exit_code,
+    }
     sentence = error.message
     if error.hint:
         document["hint"] = error.hint
@@ -119,7 +123,12 @@ def bug(error: BaseException, trace: str) -> Outcome:
     """How a command ends that met an error nobody foresaw."""
     what = printable(f"{type(error).__name__}: {error}")
     return Outcome(
-        document={"error": what, "exit_code": EXIT_FAILURE, "hint": "run again with -vv"},
+        document={
+            "error": what,
+            "kind": "unexpected",
+            "exit_code": EXIT_FAILURE,
+            "hint": "run again with -vv",
+        },
         error=f"unexpected {what}; run again with -vv to see where",
         trace=trace,
         exit_code=EXIT_FAILURE,

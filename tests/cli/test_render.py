@@ -96,7 +96,11 @@ def test_the_words_of_the_installer_follow_its_error(capsys: pytest.CaptureFixtu
 def test_a_failure_is_a_json_document_too(capsys: pytest.CaptureFixture[str]) -> None:
     Console(json=True).show(failure(Miss("some-key")))
     out = json.loads(capsys.readouterr().out)
-    assert out == {"error": "some-key: no snapshot of this key", "exit_code": 3}
+    assert out == {
+        "error": "some-key: no snapshot of this key",
+        "kind": "Miss",
+        "exit_code": 3,
+    }
 
 
 def test_quiet_leaves_the_errors(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,109 @@
+"""A container's root in small: the start-up script, a handler, and cachepod on the PATH."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.support import cli
+from tests.support.project import Project
+
+SCRIPTS = cli.ROOT / "scripts"
+STARTUP = SCRIPTS / "startup-runpod.sh"
+INSTALL = SCRIPTS / "install-runpod-deps.sh"
+
+HANDLER = """\
+import os, signal, sys
+import alpha
+print("alpha", alpha.__version__, flush=True)
+sys.exit(int(os.environ.get("ENDS_WITH", "0")))
+"""
+
+
+class Container(Project):
+    """
+    A folder with a configuration, ``handlers/tts.py`` and a ``bin`` that comes first on the PATH.
+
+    Args:
+        root: A new directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.handlers = root / "handlers"
+        self.handlers.mkdir()
+        self.bin = root / "bin"
+        self.bin.mkdir()
+        self.tool("cachepod", f'exec "{sys.executable}" -m cachepod "$@"')
+        self.handler("tts", HANDLER)
+
+    def tool(self, name: str, script: str) -> Path:
+        """Put a shell script called *name* on the PATH."""
+        path = self.bin / name
+        path.write_text(f"#!/bin/bash\n{script}\n")
+        path.chmod(0o755)
+        return path
+
+    def handler(self, name: str, program: str) -> Path:
+        """Write a handler."""
+        path = self.handlers / f"{name}.py"
+        path.write_text(program)
+        return path
+
+    def variables(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment that a script gets: no RunPod's, but what *env* adds."""
+        path = f"{self.bin}:{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+        made = {"PATH": path, "HANDLER_DIR": str(self.handlers), "HANDLER_TYPE": "tts"}
+        return cli.environment(self.root, {**made, **self.env, **(env or {})})
+
+    def start_up(
+        self, *words: str, env: Mapping[str, str] | None = None, timeout: float = 120
+    ) -> cli.Result:
+        """Run the start-up script until what it has started ends."""
+        return self._finish([str(STARTUP), *words], env, timeout)
+
+    def install(
+        self, *words: str, env: Mapping[str, str] | None = None, timeout: float = 120
+    ) -> cli.Result:
+        """Run the script that installs."""
+        return self._finish([str(INSTALL), *words], env, timeout)
+
+    def begin(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start the start-up script; the caller ends it."""
+        return subprocess.Popen(
+            [str(STARTUP), *words],
+            cwd=self.root,
+            env=self.variables(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def _finish(
+        self, words: list[str], env: Mapping[str, str] | None, timeout: float
+    ) -> cli.Result:
+        done = subprocess.run(
+            words,
+            cwd=self.root,
+            env=self.variables(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return cli.Result(done.returncode, done.stdout, done.stderr)
+
+
+def lines(text: str, opening: str = "startup: ") -> list[str]:
+    """What the start-up script itself said."""
+    return [line.removeprefix(opening) for line in text.splitlines() if line.startswith(opening)]
+
+
+def snapshots(store: Path) -> list[str]:
+    """Names of the snapshots in the directory *store*."""
+    return sorted(name for _, _, names in os.walk(store / "manifests") for name in names)
