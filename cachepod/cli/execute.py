@@ -8,17 +8,23 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cachepod.cli.render import Outcome
 from cachepod.cli.signals import default_signals
 
+if TYPE_CHECKING:
+    from cachepod.environment.config import Settings
 
-def execute(words: Sequence[str], prefix: Path | None) -> Outcome:
+
+def execute(words: Sequence[str], settings: Settings, prefix: Path | None) -> Outcome:
     """
     Replace this process by the command *words*.
 
     Args:
         words: Program and arguments.
+
+        settings: Whether there is a CUDA toolkit, and where.
 
         prefix: The environment that comes first on its PATH; None for none.
 
@@ -27,7 +33,7 @@ def execute(words: Sequence[str], prefix: Path | None) -> Outcome:
     """
     from cachepod.environment.hook import environment_of
 
-    environ = dict(os.environ) if prefix is None else environment_of(prefix, os.environ)
+    environ = environment_of(settings, prefix, os.environ)
     sys.stdout.flush()
     sys.stderr.flush()
     default_signals()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cachepod.environment.machine import Interpreter
@@ -68,9 +68,12 @@ def interpreter_works(prefix: Path, expected: Interpreter) -> bool:
     ]
 
 
-def check(prefix: Path, modules: Sequence[str]) -> None:
+def check(prefix: Path, modules: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
     """
     Import *modules*, in this order, in one process of the environment's own interpreter.
+
+    Args:
+        environ: Its variables; this process's own by default.
 
     Raises:
         CheckFailed: One of them cannot be imported; the others after it were not tried.
@@ -87,6 +90,7 @@ def check(prefix: Path, modules: Sequence[str]) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
+                env=environ,
             )
         except OSError as error:
             os.close(writer)

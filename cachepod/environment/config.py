@@ -23,11 +23,16 @@ from cachepod.environment.sources import (
     misspelled,
 )
 from cachepod.errors import ConfigurationProblem
-from cachepod.snapshot.stamp import ENVIRONMENT_TREE
+from cachepod.snapshot.stamp import CUDA_TREE, ENVIRONMENT_TREE
 from cachepod.stores.mounts import place_of
 from cachepod.system.urls import masked
 
 DEFAULT = "default"
+
+#: Where distributions and others put their files side by side.
+_SHARED = frozenset(
+    map(Path, ("/", "/opt", "/root", "/srv", "/usr", "/usr/lib", "/usr/local", "/var"))
+)
 
 _FLAG, _VARIABLE, _FILE, _NOBODY = range(4)
 
@@ -248,7 +253,7 @@ def _check_combinations(settings: Settings) -> None:
                     f"a key of your own cannot be had together with {other}",
                     "the key of an environment is computed; leave key out",
                 )
-        if not settings.trees:
+        if not settings.trees and not isinstance(settings.toolkit, Path):
             raise ConfigurationProblem(
                 settings.source("key"),
                 "a key of your own needs a tree",
@@ -257,6 +262,16 @@ def _check_combinations(settings: Settings) -> None:
     places: dict[str, tuple[str, Path]] = {
         f"the tree {name}": ("trees", folder) for name, folder in settings.trees.items()
     }
+    if isinstance(settings.toolkit, Path):
+        if CUDA_TREE in settings.trees:
+            raise clash("trees", "toolkit", f"the tree {CUDA_TREE} is the toolkit's own name")
+        if settings.toolkit in _SHARED:
+            raise ConfigurationProblem(
+                settings.source("toolkit"),
+                f"toolkit: {settings.toolkit} holds more than a CUDA toolkit",
+                hint="name a directory of its own, as /usr/local/cuda-12.6",
+            )
+        places["the toolkit"] = ("toolkit", settings.toolkit)
     if settings.wants_environment:
         if ENVIRONMENT_TREE in settings.trees:
             raise clash(

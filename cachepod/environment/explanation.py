@@ -31,8 +31,8 @@ class Input:
 
 
 _ORDER = ("key", "format", "machine", "distribution", "libc", "python", "abi", "interpreter",
-          "prefix", "compile", "cuda", "handler", "tree", "apt", "lock", "option", "index",
-          "constraint", "requirement")  # fmt: skip
+          "prefix", "compile", "cuda", "toolkit", "handler", "tree", "apt", "lock", "option",
+          "index", "constraint", "requirement")  # fmt: skip
 
 
 def explain(identity: Identity) -> list[Input]:

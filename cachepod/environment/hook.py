@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachepod.environment.building import installing, publishing
 from cachepod.environment.private import private_file
+from cachepod.environment.toolkit import captured, stays, with_toolkit
 from cachepod.errors import (
     CachepodError,
     CorruptObject,
@@ -25,7 +27,7 @@ from cachepod.errors import (
 )
 from cachepod.model.names import manifest_name
 from cachepod.snapshot.progress import NoProgress, Progress
-from cachepod.snapshot.stamp import ENVIRONMENT_TREE, State, read_stamp
+from cachepod.snapshot.stamp import CUDA_TREE, ENVIRONMENT_TREE, State, read_stamp
 from cachepod.stores.base import Store, WriteStore
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from cachepod.environment.identity import Identity
     from cachepod.environment.install import InstallReport
     from cachepod.environment.publication import Publication
+    from cachepod.snapshot.scan import TreeSource
 
 _LOCK_PATIENCE = 900.0  # seconds; longer than any install that is still alive
 
@@ -40,7 +43,32 @@ _LOCK_PATIENCE = 900.0  # seconds; longer than any install that is still alive
 def trees(settings: Settings) -> dict[str, Path]:
     """Every tree that a snapshot of this configuration has, and where it lies."""
     roots = {ENVIRONMENT_TREE: settings.prefix} if settings.wants_environment else {}
+    toolkit = captured(settings)
+    if toolkit is not None:
+        roots[CUDA_TREE] = toolkit
     return {**roots, **settings.trees}
+
+
+def brought(settings: Settings, *, force: bool = False) -> dict[str, Path]:
+    """Those of them that a restore brings: not the CUDA toolkit of the image, unless by force."""
+    found = trees(settings)
+    if not force and stays(settings):
+        del found[CUDA_TREE]
+    return found
+
+
+def sources(settings: Settings) -> list[TreeSource]:
+    """What a publish reads: every tree, and what lies around the CUDA toolkit."""
+    from cachepod.snapshot.scan import TreeSource
+
+    found = [TreeSource(name, root) for name, root in trees(settings).items()]
+    toolkit = captured(settings)
+    if toolkit is None:
+        return found
+    from cachepod.environment.cudatree import around_of
+
+    around = around_of(toolkit)
+    return [replace(each, around=around) if each.name == CUDA_TREE else each for each in found]
 
 
 def sentence(error: CachepodError) -> str:
@@ -107,6 +135,10 @@ def stored_digest(store: Store, key: str) -> str:
 
 def check_publishable(settings: Settings, key: str, force: bool) -> None:
     """Refuse to store, for ever and for everyone, what is not the environment of *key*."""
+    if captured(settings) is not None:
+        from cachepod.environment.cudatree import check_tree
+
+        check_tree(settings)
     for name, root in settings.trees.items():
         if not root.is_dir():
             raise TreeUnreadable(str(root), f"the tree {name} is not a directory")
@@ -156,14 +188,22 @@ def install_environment(
         InstallFailed: The installer gave up.
 
         CheckFailed: It is installed, but a module that must be importable is not.
+
+        ConfigurationProblem: The CUDA tree that the configuration names is not there.
     """
+    if captured(settings) is not None:
+        from cachepod.environment.cudatree import check_tree
+
+        check_tree(settings)
     if not settings.wants_environment:
         return None
     from cachepod.environment.install import install
 
     told = progress or NoProgress()
     with installing(settings, identity.key), _turn(settings.prefix, told):
-        return install(settings, identity, force=force, progress=told)
+        # with the toolkit, for what is built from source
+        environ = with_toolkit(settings, os.environ)
+        return install(settings, identity, force=force, progress=told, environ=environ)
 
 
 @contextmanager
@@ -190,12 +230,23 @@ def _turn(prefix: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def environment_of(prefix: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """*environ* as ``bin/activate`` would make it."""
-    scripts = str(prefix / "bin")
-    path = environ.get("PATH", os.defpath)
-    made = {**environ, "VIRTUAL_ENV": str(prefix), "PATH": os.pathsep.join([scripts, path])}
-    made.pop("PYTHONHOME", None)
+def environment_of(
+    settings: Settings, prefix: Path | None, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """
+    What a command that cachepod starts is given.
+
+    Args:
+        prefix: An environment that is put into it as its ``bin/activate`` would; None for none.
+
+        environ: The variables of this process. The CUDA toolkit is added where there is one.
+    """
+    made = with_toolkit(settings, environ)
+    if prefix is not None:
+        path = made.get("PATH", os.defpath)
+        made["VIRTUAL_ENV"] = str(prefix)
+        made["PATH"] = os.pathsep.join([str(prefix / "bin"), path])
+        made.pop("PYTHONHOME", None)
     return made
 
 

@@ -81,7 +81,7 @@ def identify(settings: Settings, environ: Mapping[str, str] | None = None) -> Id
     environ = os.environ if environ is None else environ
     python = interpreter(settings.python, environ=environ, where=settings.source("python"))
     if not settings.wants_environment:
-        if not settings.trees:
+        if not settings.trees and not settings.toolkit:
             raise UsageProblem(
                 "there is nothing to do: no requirements and no tree", hint=_nothing_hint(settings)
             )
@@ -119,6 +119,7 @@ def _of_trees(settings: Settings, python: Interpreter) -> Identity:
     inputs = {"format": KEY_FORMAT, "machine": python.platform}
     wheres: dict[str, str] = {}
     _add_shared(settings, inputs, wheres)
+    _add_toolkit(settings, settings.cuda, inputs, wheres)
     fingerprint = Fingerprint(TREES_FAMILY, inputs)
     return Identity(fingerprint, fingerprint.key, Requirements(), python, wheres=wheres)
 
@@ -137,6 +138,28 @@ def _add_shared(settings: Settings, inputs: dict[str, str], wheres: dict[str, st
     if settings.handler:
         inputs["handler"] = settings.handler
         wheres["handler"] = settings.source("handler")
+
+
+def _add_toolkit(
+    settings: Settings, cuda: str, inputs: dict[str, str], wheres: dict[str, str]
+) -> None:
+    """
+    The CUDA toolkit as it was asked for.
+
+    A tree by its place alone: its release is not known where there is none yet, and it must not
+    change the key of the container that restores it.
+    """
+    if not settings.toolkit:
+        return
+    where = settings.source("toolkit")
+    if settings.toolkit is True and not cuda:
+        raise ConfigurationProblem(
+            where,
+            "toolkit: which CUDA release is not said, and does not follow from torch",
+            hint='say it, as cuda = "12.6"',
+        )
+    inputs["toolkit"] = cuda if settings.toolkit is True else str(settings.toolkit)
+    wheres["toolkit"] = where
 
 
 def _of_environment(
@@ -165,6 +188,7 @@ def _of_environment(
         inputs["compile"] = "no"
         wheres["compile"] = settings.source("compile")
     _add_shared(settings, inputs, wheres)
+    _add_toolkit(settings, cuda, inputs, wheres)
     _add_requirements(requirements, inputs, wheres)
     if settings.lock is not None:
         inputs["lock"] = "yes"

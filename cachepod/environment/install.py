@@ -237,7 +237,7 @@ class _Job:
         if self._settings.check:
             self._progress.phase("check")
             with self._phase("check"):
-                check(self._prefix, self._settings.check)
+                check(self._prefix, self._settings.check, self._wanted.environ)
         return extent, len(present)
 
     def _packages(

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cachepod.environment.hook import check_publishable, sentence, stored_digest, trees
+from cachepod.environment.hook import (
+    brought,
+    check_publishable,
+    sentence,
+    sources,
+    stored_digest,
+)
 from cachepod.errors import CachepodError, StoreUnreachable
 from cachepod.model.names import manifest_name
 from cachepod.snapshot.progress import Progress
@@ -118,7 +124,7 @@ def publish_everywhere(
 
 def _is_known(settings: Settings, key: str) -> bool:
     """Whether the trees hold the snapshot of *key*, so that a restore or publish has judged it."""
-    stamps = [read_stamp(root) for root in trees(settings).values()]
+    stamps = [read_stamp(root) for root in brought(settings).values()]
     return all(
         stamp is not None and stamp.state is State.COMPLETE and stamp.key == key for stamp in stamps
     )
@@ -280,14 +286,14 @@ class _Publishing:
         return Trusting(store, self._keys())
 
     def _publish(self, standing: Standing) -> bool:
-        from cachepod.snapshot.publish import TreeSource, publish
+        from cachepod.snapshot.publish import publish
 
         try:
             report = publish(
                 self._believed(standing.store),
                 self._key,
                 self._identity.fingerprint,
-                [TreeSource(tree, root) for tree, root in trees(self._settings).items()],
+                sources(self._settings),
                 level=self._settings.level,
                 threads=self._settings.threads,
                 force=standing.replace,

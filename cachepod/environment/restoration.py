@@ -7,6 +7,7 @@ nothing here leaves a prefix that an install would take for complete and that is
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cachepod.environment.building import kept
-from cachepod.environment.hook import sentence, stored_digest, trees
+from cachepod.environment.hook import brought, sentence, stored_digest
+from cachepod.environment.toolkit import with_toolkit
 from cachepod.environment.waiting import Pause, Wait, build_or_await
 from cachepod.errors import (
     EXIT_DAMAGED,
@@ -168,7 +170,7 @@ def restore_environment(
     report = None if force or settings.key else _confirmed(settings, identity.key)
     if report is not None:
         found = Restoration("confirmed", identity.key, source=identity.key, report=report)
-        return _tried(settings, identity, found)
+        return _tried(settings, identity, found, told)
     search = _Search()
     if settings.signed:
         from cachepod.environment.trust import believed, may_publish
@@ -251,7 +253,7 @@ def _no_hit(
 def _confirmed(settings: Settings, key: str) -> RestoreReport | None:
     from cachepod.snapshot.restore import Target, confirmed
 
-    return confirmed([Target(name, root) for name, root in trees(settings).items()], key)
+    return confirmed([Target(name, root) for name, root in brought(settings).items()], key)
 
 
 def _hit(
@@ -270,7 +272,7 @@ def _hit(
         found = _from_store(settings, identity, store, stores, search, force, progress)
         if found is None:
             continue
-        tried = _tried(settings, identity, found)
+        tried = _tried(settings, identity, found, progress)
         if tried.exit_code == EXIT_DONE:
             return tried
         search.answered.append(store)
@@ -308,7 +310,7 @@ def _from_store(
         report = restore(
             store,
             identity.key,
-            [Target(name, root) for name, root in trees(settings).items()],
+            [Target(name, root) for name, root in brought(settings, force=force).items()],
             expect=None if settings.key else identity.fingerprint,
             latest=bool(settings.key),
             threads=settings.threads,
@@ -346,8 +348,14 @@ def _from_store(
     return None
 
 
-def _tried(settings: Settings, identity: Identity, restored: Restoration) -> Restoration:
+def _tried(
+    settings: Settings, identity: Identity, restored: Restoration, progress: Progress
+) -> Restoration:
     """*restored* if the environment works on this machine; else a miss, to be installed anew."""
+    if settings.toolkit:
+        from cachepod.environment.around import settle
+
+        settle(settings, progress, fresh=restored.outcome != "confirmed")
     if not settings.wants_environment:
         return restored
     from cachepod.environment.check import check, interpreter_works
@@ -360,7 +368,7 @@ def _tried(settings: Settings, identity: Identity, restored: Restoration) -> Res
         )
     elif restored.outcome != "confirmed":
         try:
-            check(settings.prefix, settings.check)
+            check(settings.prefix, settings.check, with_toolkit(settings, os.environ))
         except CheckFailed as error:
             problem = error
     checked = time.monotonic() - started

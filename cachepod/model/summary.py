@@ -9,16 +9,49 @@ from typing import Any
 from cachepod.errors import UsageProblem
 from cachepod.model.fingerprint import Fingerprint
 from cachepod.model.names import check_tree_name
+from cachepod.model.surroundings import Surroundings
 
 _YEAR_10000 = 253_402_300_800
 
 
 @dataclass(frozen=True)
 class TreeInfo:
-    """A tree of the snapshot: its *name*, and the *root* it was captured from."""
+    """
+    A tree of the snapshot.
+
+    Args:
+        name: Unique in the snapshot.
+
+        root: The directory it was captured from.
+
+        around: What belongs to it and lies outside of it; None for nothing.
+    """
 
     name: str
     root: str
+    around: Surroundings | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads back."""
+        told: dict[str, Any] = {"name": self.name, "root": self.root}
+        if self.around is not None:
+            told["around"] = self.around.to_json()
+        return told
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TreeInfo:
+        """
+        Parse what :meth:`to_json` made.
+
+        Raises:
+            ValueError, KeyError, TypeError, UsageProblem: It is something else.
+        """
+        around = value.get("around")
+        return cls(
+            check_tree_name(str(value["name"])),
+            str(value["root"]),
+            None if around is None else Surroundings.from_json(around),
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +102,7 @@ class Summary:
         return {
             "key": self.key,
             "fingerprint": self.fingerprint.to_json(),
-            "trees": [{"name": tree.name, "root": tree.root} for tree in self.trees],
+            "trees": [tree.to_json() for tree in self.trees],
             "distributions": [[dist.name, dist.version] for dist in self.distributions],
             "creator": dict(self.creator),
             "created": self.created,
@@ -92,10 +125,7 @@ class Summary:
             return cls(
                 key=str(value["key"]),
                 fingerprint=Fingerprint.from_json(value["fingerprint"]),
-                trees=tuple(
-                    TreeInfo(check_tree_name(str(tree["name"])), str(tree["root"]))
-                    for tree in value["trees"]
-                ),
+                trees=tuple(TreeInfo.from_json(tree) for tree in value["trees"]),
                 distributions=tuple(
                     Distribution(str(name), str(version))
                     for name, version in value["distributions"]

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from cachepod.errors import CachepodError
 from cachepod.model.manifest import Manifest
+from cachepod.model.summary import Summary
 from cachepod.model.tables import Entries, Kind
 from cachepod.snapshot.paths import LONGEST, reachable
 from cachepod.snapshot.stamp import Stamp, State, read_stamp, state_directory, write_stamp
@@ -128,6 +129,15 @@ def read_held(root: Path, tree: str) -> Held | None:
         inode.byteswap()
         ctime.byteswap()
     return Held(root, manifest, row, inode, ctime)
+
+
+def held_summary(root: Path) -> Summary | None:
+    """The summary of the snapshot that the tree at *root* was made from, without its entries."""
+    file = state_directory(root) / _MANIFEST
+    try:
+        return Manifest.decode_summary(file.read_bytes(), name=str(file))
+    except (OSError, CachepodError):
+        return None
 
 
 def holds(

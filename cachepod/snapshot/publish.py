@@ -180,7 +180,9 @@ def _publish(
                 Summary,
                 key=key,
                 fingerprint=fingerprint,
-                trees=tuple(TreeInfo(tree.name, os.path.abspath(tree.root)) for tree in trees),
+                trees=tuple(
+                    TreeInfo(tree.name, os.path.abspath(tree.root), tree.around) for tree in trees
+                ),
                 distributions=grouping.distributions,
                 creator={
                     "cachepod": cachepod.__version__,

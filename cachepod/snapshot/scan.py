@@ -13,6 +13,7 @@ from pathlib import Path
 from cachepod.errors import TreeChanged, TreeUnreadable
 from cachepod.model.columns import ByteStrings
 from cachepod.model.layout import MAX_DEPTH
+from cachepod.model.surroundings import Surroundings
 from cachepod.model.tables import Entries, Kind
 from cachepod.snapshot.paths import LONGEST, reachable
 from cachepod.snapshot.progress import Progress
@@ -28,10 +29,20 @@ _STATE = STATE_DIRECTORY.encode()
 
 @dataclass(frozen=True)
 class TreeSource:
-    """A directory to capture: the tree's *name* and where it is."""
+    """
+    A directory to capture.
+
+    Args:
+        name: The tree's.
+
+        root: Where it is.
+
+        around: What belongs to it and lies outside of it; the snapshot tells it to a restore.
+    """
 
     name: str
     root: Path
+    around: Surroundings | None = None
 
 
 @dataclass

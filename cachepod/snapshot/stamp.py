@@ -24,6 +24,8 @@ from cachepod.model.names import STATE_NAME
 STATE_DIRECTORY = STATE_NAME.decode()
 #: The tree that is a Python environment; its stamp says for which key it was made.
 ENVIRONMENT_TREE = "env"
+#: The tree that is a CUDA toolkit.
+CUDA_TREE = "cuda"
 #: What may lie in the root of a tree and is none of its content: the latter is a mount point's own.
 NOT_CONTENT = frozenset((STATE_DIRECTORY, "lost+found"))
 _STAMP = "stamp.json"

@@ -21,4 +21,4 @@ def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
 
     settings = call.settings()
     check_runnable(settings.prefix)
-    return execute(words, settings.prefix)
+    return execute(words, settings, settings.prefix)

@@ -69,7 +69,7 @@ def command(call: Invocation, words: tuple[str, ...]) -> Outcome:
     if not words:
         return outcome
     call.console.show(outcome)
-    return execute(words, settings.prefix if settings.wants_environment else None)
+    return execute(words, settings, settings.prefix if settings.wants_environment else None)
 
 
 @contextmanager
