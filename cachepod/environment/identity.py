@@ -19,6 +19,7 @@ from cachepod.environment.config import Settings
 from cachepod.environment.machine import Interpreter, interpreter
 from cachepod.environment.requirement import shown_path
 from cachepod.environment.requirements import Requirements, read_requirements
+from cachepod.environment.torch import backend_of, choose
 from cachepod.errors import ConfigurationProblem, UsageProblem
 from cachepod.model.fingerprint import KEY_FORMAT, Fingerprint
 from cachepod.model.names import NAMED_FAMILY
@@ -26,11 +27,7 @@ from cachepod.system.base import distribution
 from cachepod.system.urls import plain
 
 TREES_FAMILY = "trees"
-TORCH_INDEX = "https://download.pytorch.org/whl"
 _PYPI = "https://pypi.org/simple"
-# CUDA release that the wheels on PyPI are built for (x86-64 Linux), by torch's release
-_PYPI_CUDA = {"2.6": "12.4", "2.7": "12.6", "2.8": "12.8"}
-_CUDA_LOCAL = r"\+cu(\d+)(\d)$"
 _NOT_A_NAME = r"[^A-Za-z0-9._+]+"
 
 
@@ -165,10 +162,7 @@ def _add_toolkit(
 def _of_environment(
     settings: Settings, requirements: Requirements, python: Interpreter
 ) -> Identity:
-    torch = requirements.pinned("torch")
-    wants_torch = requirements.wants("torch")
-    torch_index = _torch_index(settings, python, torch) if wants_torch else ""
-    cuda = settings.cuda or _implied_cuda(requirements, torch_index, python, torch)
+    build = choose(settings, requirements, python)
     inputs = {
         "format": KEY_FORMAT,
         "machine": python.platform,
@@ -181,29 +175,29 @@ def _of_environment(
     wheres = {"prefix": settings.source("prefix")}
     if settings.python:
         wheres["python"] = settings.source("python")
-    if cuda:
-        inputs["cuda"] = cuda
+    if build.cuda:
+        inputs["cuda"] = build.cuda
         wheres["cuda"] = settings.source("cuda") if settings.cuda else "torch"
     if not settings.compile:
         inputs["compile"] = "no"
         wheres["compile"] = settings.source("compile")
     _add_shared(settings, inputs, wheres)
-    _add_toolkit(settings, cuda, inputs, wheres)
+    _add_toolkit(settings, build.cuda, inputs, wheres)
     _add_requirements(requirements, inputs, wheres)
     if settings.lock is not None:
         inputs["lock"] = "yes"
         wheres["lock"] = settings.source("lock")
     if settings.lock is None or not all(each.hashed for each in requirements.lines):
-        _add_indexes(requirements, torch_index, inputs)
-    cu = f"cu{cuda.replace('.', '')}" if cuda else "nocuda"
-    if torch:
+        _add_indexes(requirements, build.index, inputs)
+    cu = backend_of(build.cuda) if build.cuda else "nocuda"
+    if build.version:
         # a local version says which CUDA, which the family says already
-        family_torch = f"torch{torch.partition('+')[0]}"
+        family_torch = f"torch{build.version.partition('+')[0]}"
     else:
-        family_torch = "torch" if wants_torch else "notorch"
+        family_torch = "torch" if build.wanted else "notorch"
     family = re.sub(_NOT_A_NAME, "_", python.abi) + "-" + re.sub(_NOT_A_NAME, "_", python.platform)
     fingerprint = Fingerprint(f"{family}-{cu}-{re.sub(_NOT_A_NAME, '_', family_torch)}", inputs)
-    return Identity(fingerprint, fingerprint.key, requirements, python, torch_index, wheres)
+    return Identity(fingerprint, fingerprint.key, requirements, python, build.index, wheres)
 
 
 def _add_requirements(
@@ -310,50 +304,3 @@ def _read_lock(
                 hint="make one with cachepod lock, or give the file as requirements",
             )
     return found
-
-
-def _torch_index(settings: Settings, python: Interpreter, torch: str) -> str:
-    """Where torch comes from; empty for the usual index, which is right where its build is."""
-    cuda = settings.cuda
-    on_pypi = _pypi_cuda(python, torch)
-    if settings.torch_index == "pypi":
-        if cuda and on_pypi and on_pypi != cuda and not settings.index_url:
-            raise ConfigurationProblem(
-                settings.source("torch_index"),
-                f"torch {torch} on PyPI is built for CUDA {on_pypi}, not {cuda} "
-                f"(cuda: {settings.source('cuda')})",
-                hint='say torch_index = "auto"',
-            )
-        return ""
-    if settings.torch_index != "auto":
-        return settings.torch_index
-    if not cuda or (on_pypi == cuda and "+" not in torch):
-        return ""
-    return f"{TORCH_INDEX}/cu{cuda.replace('.', '')}"
-
-
-def _pypi_cuda(python: Interpreter, torch: str) -> str:
-    """CUDA release of the wheel of *torch* on PyPI; empty where that is not known."""
-    if python.platform != "linux_x86_64":
-        return ""
-    return _PYPI_CUDA.get(".".join(torch.partition("+")[0].split(".")[:2]), "")
-
-
-def _implied_cuda(
-    requirements: Requirements, torch_index: str, python: Interpreter, torch: str
-) -> str:
-    """CUDA release that follows from torch where the configuration names none."""
-    if not torch:
-        return ""
-    local = re.search(_CUDA_LOCAL, torch)
-    if local:
-        return f"{local[1]}.{local[2]}"
-    if "+" in torch:  # +cpu, +rocm6.2
-        return ""
-    for url in (torch_index, requirements.index_url, *requirements.extra_index_urls):
-        match = re.search(r"/cu(\d+)(\d)/?$", plain(url))
-        if match:
-            return f"{match[1]}.{match[2]}"
-        if re.search(r"/(cpu|rocm[\d.]*|xpu)/?$", plain(url)):
-            return ""
-    return _pypi_cuda(python, torch)
