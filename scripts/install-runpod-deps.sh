@@ -16,7 +16,8 @@ where it does not, uv or pip and apt-get do it. Prints the environment's directo
     --handler NAME  the kind of worker (default: HANDLER_TYPE)
     --cuda X.Y      the CUDA release that torch is to be built for
     --apt PACKAGE   a Debian package; repeatable, for root only
-    --plain         do not leave it to cachepod
+    --plain         do not leave it to cachepod, but let it tell the configuration
+    --alone         do not ask cachepod for anything
 TEXT
 }
 
@@ -51,11 +52,11 @@ run() {
 # variables and the configuration file themselves.
 # shellcheck disable=SC2016
 readonly reader='
-import json, os, re, sys
+import json, os, pathlib, re, sys
 
 LISTS = ("requirements", "packages", "apt", "extra_index_urls", "find_links", "flash_attn", "flash_attn_sources", "check")
 TEXTS = ("prefix", "lock", "python", "cuda", "torch_index", "index_url", "handler", "apt_missing", "flash_attn_missing")
-PATHS = ("requirements", "prefix", "lock")
+PATHS = ("requirements", "prefix", "lock", "find_links", "flash_attn_sources")
 
 def stop(sentence):
     print("install: " + sentence, file=sys.stderr)
@@ -136,6 +137,10 @@ for name in ("index_url", "extra_index_urls"):
         if not given:
             print(f"install: {name} holds credentials that only cachepod knows: going on without it", file=sys.stderr)
         found[name] = given.split() if name in LISTS else given
+
+found["find_links"] = [
+    each if "://" in each else pathlib.Path(each).as_uri() for each in as_list(found.get("find_links"))
+]
 
 # Which of the indexes has torch for the release of CUDA that is asked for.
 asked = as_list(found.get("packages"))
@@ -365,7 +370,7 @@ plain() {
 need() { [ "$2" -ge 2 ] || fail 2 "$1 needs a value; --help tells more"; }
 
 main() {
-    local alone="" flags=() told="" code=0 more_files="" more_apt="" more_packages=""
+    local plainly="" alone="" flags=() told="" code=0 more_files="" more_apt="" more_packages=""
     export CACHEPOD_REQUIREMENTS CACHEPOD_PREFIX CACHEPOD_HANDLER CACHEPOD_CUDA CACHEPOD_APT CACHEPOD_PACKAGES
     while [ $# -gt 0 ]; do
         case "$1" in
@@ -373,7 +378,8 @@ main() {
             usage
             exit 0
             ;;
-        --plain) alone=1 ;;
+        --plain) plainly=1 ;;
+        --alone) plainly=1 alone=1 ;;
         -r | --requirements)
             need "$1" $#
             flags+=(-r "$2")
@@ -410,7 +416,7 @@ main() {
     trap 'stopped 143' TERM
     trap 'stopped 130' INT
     type -P python3 >/dev/null || fail 1 "there is no python3 on the PATH"
-    if type -P cachepod >/dev/null; then
+    if [ -z "$alone" ] && type -P cachepod >/dev/null; then
         told="$(cachepod config --json -q "${flags[@]+"${flags[@]}"}")"
         code=$?
         [ "$code" != 2 ] || exit 2
@@ -420,7 +426,7 @@ main() {
         fi
     fi
     read_settings "$told"
-    if [ -z "$alone" ] && [ -n "$told" ]; then
+    if [ -z "$plainly" ] && [ -n "$told" ]; then
         run cachepod install "${flags[@]+"${flags[@]}"}" >&2 || exit "$code"
         printf '%s\n' "$prefix"
     else

@@ -121,9 +121,10 @@ if settings:
     out("anything", "yes" if any(needs + more) else "")
 '
 
-# Runs cachepod with --json and leaves what it says on the pipe, its exit code last.
+# Runs a cachepod command with --json and leaves what it says on the pipe, its exit code last.
 ask() {
-    cachepod "$@" --json | python3 -I -S -c "$reader" >&"$pipe"
+    trap : TERM INT # the command ends first, then this shell
+    "$@" --json | python3 -I -S -c "$reader" >&"$pipe"
     local codes=("${PIPESTATUS[@]}")
     printf 'end=%s\n' "${codes[0]}" >&"$pipe"
 }
@@ -249,7 +250,7 @@ await() { # all|any PATH...
             begin volume
             notice="${lacking[*]}"
             [ "$mode" = all ] || notice="one of $notice"
-            say "volume: waiting up to $(seconds $((volume_deadline - moment))) s for $notice"
+            say "volume: waiting up to $(((volume_deadline - moment + 999) / 1000)) s for $notice"
         fi
         read -r -t 0.25 <&"$pipe"
     done
@@ -450,6 +451,7 @@ hand_over() {
 
 meaning() {
     case "$1" in
+    0) echo "gave no answer" ;;
     1) echo "failed" ;;
     2) echo "the configuration cannot be used" ;;
     3) echo "miss" ;;
@@ -457,6 +459,7 @@ meaning() {
     5) echo "the store could not be reached" ;;
     6) echo "the snapshot is damaged" ;;
     7) echo "there is not enough space" ;;
+    124) echo "did not end in time" ;;
     126 | 127) echo "cachepod could not be started" ;;
     129 | 13? | 14? | 15?) echo "was killed by signal $(($1 - 128))" ;;
     *) echo "failed with exit code $1" ;;
@@ -474,7 +477,7 @@ forget_caching() {
 
 ask_configuration() {
     prefix="" stores=() stores_given="" fill="" environment="" anything=""
-    run group ask config -q
+    run group ask timeout --foreground -k 5 60 cachepod config -q
     answer
 }
 
@@ -530,7 +533,9 @@ plain_install() {
         exit 1
     fi
     begin "plain install"
-    run process bash "$script" --plain ${prefix:+--prefix "$prefix"} >&"$pipe"
+    local manner=--plain
+    [ -z "$broken" ] || manner=--alone
+    run process bash "$script" "$manner" ${prefix:+--prefix "$prefix"} >&"$pipe"
     finish
     if [ "$code" != 0 ]; then
         say "plain install: failed with exit code $code after $took s: there is nothing to start the handler in"
@@ -555,12 +560,12 @@ restore_all() {
 
 install_all() {
     begin install
-    run group ask install "${with_prefix[@]+"${with_prefix[@]}"}"
+    run group ask cachepod install "${with_prefix[@]+"${with_prefix[@]}"}"
     answer
     if [ "$code" = 7 ]; then
         # Half of this is a reserve that is kept free: a worker on a crowded disk is better than none.
         say "install: $(meaning 7): trying again without a reserve"
-        CACHEPOD_MIN_FREE=0 run group ask install "${with_prefix[@]+"${with_prefix[@]}"}"
+        CACHEPOD_MIN_FREE=0 run group ask cachepod install "${with_prefix[@]+"${with_prefix[@]}"}"
         answer
     fi
     finish

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from uv import find_uv_bin
+
 from tests.support import cli
 from tests.support.project import Project
 
@@ -15,8 +17,14 @@ SCRIPTS = cli.ROOT / "scripts"
 STARTUP = SCRIPTS / "startup-runpod.sh"
 INSTALL = SCRIPTS / "install-runpod-deps.sh"
 
+#: The body of a tool that is cachepod itself; more may stand before it.
+CACHEPOD = f'exec "{sys.executable}" -m cachepod "$@"'
+
+#: What must never be seen in a log.
+SECRET = "rpa_0123456789SECRET"
+
 HANDLER = """\
-import os, signal, sys
+import os, sys
 import alpha
 print("alpha", alpha.__version__, flush=True)
 sys.exit(int(os.environ.get("ENDS_WITH", "0")))
@@ -37,7 +45,9 @@ class Container(Project):
         self.handlers.mkdir()
         self.bin = root / "bin"
         self.bin.mkdir()
-        self.tool("cachepod", f'exec "{sys.executable}" -m cachepod "$@"')
+        self.tool("cachepod", CACHEPOD)
+        self.tool("python3", f'exec "{sys.executable}" "$@"')
+        self.tool("uv", f'exec "{find_uv_bin()}" "$@"')
         self.handler("tts", HANDLER)
 
     def tool(self, name: str, script: str) -> Path:
@@ -55,8 +65,13 @@ class Container(Project):
 
     def variables(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment that a script gets: no RunPod's, but what *env* adds."""
-        path = f"{self.bin}:{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
-        made = {"PATH": path, "HANDLER_DIR": str(self.handlers), "HANDLER_TYPE": "tts"}
+        made = {
+            "PATH": f"{self.bin}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HANDLER_DIR": str(self.handlers),
+            "HANDLER_TYPE": "tts",
+            "RUNPOD_API_KEY": SECRET,
+            "PIP_NO_INDEX": "1",
+        }
         return cli.environment(self.root, {**made, **self.env, **(env or {})})
 
     def start_up(
@@ -71,13 +86,18 @@ class Container(Project):
         """Run the script that installs."""
         return self._finish([str(INSTALL), *words], env, timeout)
 
-    def begin(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def begin(
+        self,
+        *words: str,
+        env: Mapping[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
+    ) -> subprocess.Popen[str]:
         """Start the start-up script; the caller ends it."""
         return subprocess.Popen(
             [str(STARTUP), *words],
             cwd=self.root,
             env=self.variables(env),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -96,6 +116,7 @@ class Container(Project):
             timeout=timeout,
             check=False,
         )
+        assert SECRET not in done.stdout + done.stderr
         return cli.Result(done.returncode, done.stdout, done.stderr)
 
 
