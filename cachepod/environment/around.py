@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cachepod.environment.cudatree import LINKER, leads_to, lines_of
+from cachepod.environment.cudatree import LINKER, leads_to, lines_of, told_around
 from cachepod.environment.toolkit import (
     CACHE,
     ETC,
@@ -23,9 +23,7 @@ from cachepod.environment.toolkit import (
     stays,
 )
 from cachepod.model.surroundings import Surroundings
-from cachepod.snapshot.held import held_summary
 from cachepod.snapshot.progress import Progress
-from cachepod.snapshot.stamp import CUDA_TREE
 
 if TYPE_CHECKING:
     from cachepod.environment.config import Settings
@@ -50,10 +48,9 @@ def settle(settings: Settings, progress: Progress, *, fresh: bool, etc: Path = E
     place = captured(settings)
     if place is None or stays(settings):
         return
-    summary = held_summary(place)
-    for tree in summary.trees if summary is not None else ():
-        if tree.name == CUDA_TREE and tree.around is not None:
-            _Settling(place, etc, progress).make(tree.around, fresh)
+    around = told_around(place)
+    if around is not None:
+        _Settling(place, etc, progress).make(around, fresh)
 
 
 class _Settling:

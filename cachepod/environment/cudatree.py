@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 from cachepod.environment.toolkit import ETC, captured
 from cachepod.errors import ConfigurationProblem
 from cachepod.model.surroundings import Surroundings, is_link_name, is_linker_file, is_piece
+from cachepod.snapshot.held import held_summary
+from cachepod.snapshot.stamp import CUDA_TREE
 
 if TYPE_CHECKING:
     from cachepod.environment.config import Settings
@@ -87,6 +89,13 @@ def release_of(place: Path) -> str:
         if match:
             return f"{int(match[1]) // 1000}.{int(match[1]) % 1000 // 10}"
     return ""
+
+
+def told_around(place: Path) -> Surroundings | None:
+    """What lies around the tree at *place* by the snapshot that it came from; None if from none."""
+    summary = held_summary(place)
+    trees = summary.trees if summary is not None else ()
+    return next((tree.around for tree in trees if tree.name == CUDA_TREE), None)
 
 
 def around_of(place: Path, etc: Path = ETC) -> Surroundings:

@@ -65,9 +65,10 @@ def sources(settings: Settings) -> list[TreeSource]:
     toolkit = captured(settings)
     if toolkit is None:
         return found
-    from cachepod.environment.cudatree import around_of
+    from cachepod.environment.cudatree import around_of, told_around
 
-    around = around_of(toolkit)
+    # What a user without root could not make again is not forgotten for that.
+    around = told_around(toolkit) or around_of(toolkit)
     return [replace(each, around=around) if each.name == CUDA_TREE else each for each in found]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from cachepod.environment.building import kept
 from cachepod.environment.hook import brought, sentence, stored_digest
-from cachepod.environment.toolkit import with_toolkit
+from cachepod.environment.toolkit import captured, with_toolkit
 from cachepod.environment.waiting import Pause, Wait, build_or_await
 from cachepod.errors import (
     EXIT_DAMAGED,
@@ -399,6 +399,10 @@ def _from_relative(
     miss = Restoration("miss", identity.key, exit_code=EXIT_MISS, problem=problem)
     if settings.key:
         return miss
+    if captured(settings) is not None:
+        from cachepod.environment.bringing import bring_toolkit
+
+        bring_toolkit(settings, identity, search.answered, progress)
     from cachepod.environment.relatives import bring_relative
 
     found = bring_relative(settings, identity, search.answered, force=force, progress=progress)

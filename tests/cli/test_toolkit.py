@@ -41,8 +41,7 @@ def test_a_cuda_tree_is_restored_with_the_links_to_it(project: Project, place: P
 def test_a_cuda_tree_that_is_not_there_is_said_before_anything_is_downloaded(
     project: Project, place: Path
 ) -> None:
-    wipe_all = shutil.rmtree
-    wipe_all(place.parent)
+    shutil.rmtree(place.parent)
     result = project.run("install")
     assert result.code == 2
     assert f"cachepod.toml:5: toolkit: there is no CUDA tree at {place}" in result.err
@@ -77,3 +76,95 @@ def test_commands_find_the_toolkit_by_its_variables(project: Project, place: Pat
     assert said[1] == str(place)
     assert said[2].split(":")[-1] == f"{place}/lib64"
     assert said[3].split(":")[:2] == [f"{project.prefix}/bin", f"{place}/bin"]
+
+
+def test_other_requirements_take_the_tree_from_the_snapshot_that_has_it(
+    project: Project, place: Path
+) -> None:
+    before = listing(place)
+    project.ready()
+    wipe(project, place)
+    project.configure('["alpha==2.0"]', more=f'toolkit = "{place}"')
+    missed = project.run("restore")
+    assert missed.code == 4
+    assert f"the CUDA toolkit in {place} comes from " in missed.err
+    assert listing(place) == before
+    project.ready()
+    wipe(project, place)
+    assert project.run("restore").code == 0
+    assert project.version_of("alpha") == "2.0"
+    assert listing(place) == before
+    assert os.readlink(place.parent / "cuda") == str(place)
+
+
+def test_the_tree_comes_from_another_family_as_well(project: Project, place: Path) -> None:
+    before = listing(place)
+    project.ready()
+    wipe(project, place)
+    project.configure(more=f'toolkit = "{place}"\ncuda = "12.6"')
+    missed = project.run("restore")
+    assert missed.code == 3
+    assert listing(place) == before
+    project.ready()
+
+
+def test_the_key_of_a_cuda_tree_is_its_place(project: Project, place: Path) -> None:
+    with_tree = project.run("key", "-q").out
+    shutil.rmtree(place.parent)
+    assert project.run("key", "-q").out == with_tree
+    assert f"toolkit       {place}" in project.run("key", "--explain").out
+    project.configure(more=f'toolkit = "{place}.1"')
+    assert project.run("key", "-q").out != with_tree
+
+
+def test_a_toolkit_alone_needs_no_requirements(project: Project, place: Path) -> None:
+    (project.root / "cachepod.toml").write_text(f'store = ["store"]\ntoolkit = "{place}"\n')
+    before = listing(place)
+    for command, code in (("restore", 3), ("install", 0), ("publish", 0)):
+        assert project.run(command).code == code
+    shutil.rmtree(place.parent)
+    assert project.run("restore").code == 0
+    assert listing(place) == before
+
+
+def test_a_toolkit_of_the_image_alone_is_no_trouble(project: Project, place: Path) -> None:
+    (project.root / "cachepod.toml").write_text(f'store = ["store"]\ntoolkit = "{place}"\n')
+    before = listing(place)
+    assert project.run("publish").code == 0
+    again = project.run("restore")
+    assert again.code == 0, again.err
+    assert listing(place) == before
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "more", "sentence"),
+    [
+        ("/usr/local", "", "toolkit: /usr/local holds more than a CUDA toolkit"),
+        ("{root}", "", "the toolkit ({root}) and the prefix ({root}/.venv) overlap"),
+        ("{root}/cuda", '[trees]\ncuda = "/data"', "the tree cuda is the toolkit's own name"),
+    ],
+)
+def test_a_place_that_cannot_be_a_toolkits_is_refused(
+    project: Project, toolkit: str, more: str, sentence: str
+) -> None:
+    project.configure(more=f'toolkit = "{toolkit.format(root=project.root)}"\n{more}')
+    result = project.run("key")
+    assert result.code == 2
+    assert "cachepod.toml:" in result.err
+    assert sentence.format(root=project.root) in result.err
+
+
+def test_a_link_to_a_toolkit_is_not_captured_in_its_place(project: Project, place: Path) -> None:
+    link = place.parent / "cuda"
+    project.configure(more=f'toolkit = "{link}"')
+    result = project.run("install")
+    assert result.code == 2
+    assert f"cachepod.toml:5: toolkit: {link} is a link to {place}; name the tree" in result.err
+
+
+def test_a_directory_without_a_compiler_is_no_toolkit(project: Project, place: Path) -> None:
+    (project.root / "other").mkdir()
+    project.configure(more='toolkit = "./other"')
+    result = project.run("install")
+    assert result.code == 2
+    assert "other is not a CUDA tree, there is neither nvcc nor cuda.h in it" in result.err

@@ -19,6 +19,7 @@ from cachepod.model.fingerprint import Fingerprint
 from cachepod.model.layout import CHUNK_SIZE
 from cachepod.model.manifest import HEADER, MAGIC, MANIFEST_FORMAT, Manifest
 from cachepod.model.summary import Distribution, Summary, TreeInfo
+from cachepod.model.surroundings import Surroundings
 from cachepod.model.tables import Chunks, Encoding, Entries, Extents, Kind, PackInfo
 
 
@@ -238,6 +239,23 @@ entry_names = st.binary(min_size=1, max_size=255).filter(
 numbers = st.integers(0, (1 << 63) - 1)
 
 
+_links = st.from_regex(r"cuda[a-z0-9.-]{0,8}", fullmatch=True)
+_pieces = st.from_regex(r"[a-z0-9_+][a-z0-9_+.-]{0,8}", fullmatch=True)
+_files = st.from_regex(r"[a-z0-9_][a-z0-9_.-]{0,8}\.conf", fullmatch=True)
+
+
+@st.composite
+def surroundings(draw: st.DrawFn) -> Surroundings:
+    """Whatever may lie around a tree."""
+    links = draw(st.dictionaries(_links, st.booleans(), max_size=4))
+    first = st.sampled_from([".", *sorted(links)])
+    paths = st.builds(
+        lambda one, rest: "/".join([one, *rest]), first, st.lists(_pieces, max_size=4)
+    )
+    linker = draw(st.dictionaries(_files, st.lists(paths, max_size=3).map(tuple), max_size=3))
+    return Surroundings(links, linker, draw(texts))
+
+
 @st.composite
 def summaries(draw: st.DrawFn) -> Summary:
     """Any summary."""
@@ -245,7 +263,9 @@ def summaries(draw: st.DrawFn) -> Summary:
     return Summary(
         key=draw(families),
         fingerprint=draw(fingerprints),
-        trees=tuple(TreeInfo(name, draw(texts)) for name in names),
+        trees=tuple(
+            TreeInfo(name, draw(texts), draw(st.none() | surroundings())) for name in names
+        ),
         distributions=tuple(
             draw(st.lists(st.builds(Distribution, name=texts, version=texts), max_size=3))
         ),
