@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cachepod.errors import CachepodError, ConfigurationProblem
+from cachepod.errors import CachepodError, ConfigurationProblem, DriverPackage
 from cachepod.model.names import check_tree_name, check_user_key
 from cachepod.system.urls import masked
 
@@ -276,11 +276,16 @@ def modules(name: str, given: Given) -> tuple[str, ...]:
 
 
 def apt_packages(name: str, given: Given) -> tuple[str, ...]:
-    """Names of Debian packages, with ``=VERSION`` where wanted."""
+    """Names of Debian packages, with ``=VERSION`` where wanted; none of a driver of the GPU."""
+    from cachepod.system.drivers import is_driver
+
     values = texts(name, given)
     for value in values:
         if not re.fullmatch(_APT, value):
             raise given.problem(f"{name}: {value!r} is not the name of an apt package")
+        if is_driver(value):
+            error = DriverPackage(value, value)
+            raise given.problem(f"{name}: {error.message}", error.hint)
     return values
 
 

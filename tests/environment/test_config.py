@@ -202,6 +202,7 @@ WRONG = [
     ("check = ['a-b']", "check: 'a-b' cannot be imported, it is not a module's name"),
     ("check = ['os; x']", "check: 'os; x' cannot be imported, it is not a module's name"),
     ("apt = ['FFmpeg']", "apt: 'FFmpeg' is not the name of an apt package"),
+    ("apt = ['git', 'nvidia-open']", "apt: the apt package nvidia-open is a driver: the host"),
     ("trees = 3", "trees must be a list of texts, not the number 3"),
     ("trees = ['data']", "'data' is not of the form NAME=DIR"),
     ("trees = ['a=b', 'a=c']", "the tree a is given twice"),
