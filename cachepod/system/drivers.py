@@ -1,8 +1,8 @@
 """
 Which packages are a driver of the GPU, or are there to bring one.
 
-The host has the driver and lends it to its containers; another one in a container hides it. Names are
-those of NVIDIA's repository, of Debian and of Ubuntu.
+The host has the driver and lends it to its containers; another one in a container hides it. Names
+are those of NVIDIA's repository, of Debian and of Ubuntu.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NVIDIA = (
     "|persistenced|settings|smi|suspend|tesla|utils|vdpau-driver|vulkan-(?:common|icd)|xconfig"
 )
 _DRIVER = (
-    # metapackages that bring one; cuda-toolkit-12-6, cuda-compat-12-6 and cuda-driver-dev-12-6 do not
+    # metapackages that bring one; cuda-toolkit-12-6, cuda-compat-12-6, cuda-driver-dev-12-6 do not
     r"cuda(?:-\d+){0,2}|cuda-(?:drivers|runtime|demo-suite)(?:-.*)?"
     rf"|nvidia-(?:{_NVIDIA})(?:-.*)?"
     r"|libcuda1(?:-.*)?|libcudadebugger1|libnvcuvid1|libnvoptix1"
