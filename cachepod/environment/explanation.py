@@ -32,7 +32,7 @@ class Input:
 
 _ORDER = ("key", "format", "machine", "distribution", "libc", "python", "abi", "interpreter",
           "prefix", "compile", "cuda", "toolkit", "handler", "tree", "apt", "lock", "option",
-          "index", "constraint", "requirement")  # fmt: skip
+          "index", "flash-attn", "constraint", "requirement")  # fmt: skip
 
 
 def explain(identity: Identity) -> list[Input]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cachepod.environment import pep508
 from cachepod.environment.config import Settings
+from cachepod.environment.flash_plan import Plan, take_over
 from cachepod.environment.machine import Interpreter, interpreter
 from cachepod.environment.requirement import shown_path
 from cachepod.environment.requirements import Requirements, read_requirements
@@ -48,6 +49,8 @@ class Identity:
         torch_index: Where torch's wheels come from, empty for the usual index. It may hold
             credentials.
 
+        flash_attn: What is wanted of it; it is not among the requirements.
+
         wheres: Name of an input to who gave it, as ``requirements.txt:3``.
     """
 
@@ -56,6 +59,7 @@ class Identity:
     requirements: Requirements = field(repr=False)
     interpreter: Interpreter
     torch_index: str = field(default="", repr=False)
+    flash_attn: Plan | None = None
     wheres: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -95,7 +99,8 @@ def identify(settings: Settings, environ: Mapping[str, str] | None = None) -> Id
             environ=environ,
             leave_out=(settings.prefix,),
         )
-    return _of_environment(settings, _merged(settings, requirements), python)
+    requirements, plan = take_over(settings, _merged(settings, requirements))
+    return _of_environment(settings, requirements, python, plan)
 
 
 def _nothing_hint(settings: Settings) -> str:
@@ -160,7 +165,7 @@ def _add_toolkit(
 
 
 def _of_environment(
-    settings: Settings, requirements: Requirements, python: Interpreter
+    settings: Settings, requirements: Requirements, python: Interpreter, plan: Plan | None
 ) -> Identity:
     build = choose(settings, requirements, python)
     inputs = {
@@ -184,6 +189,8 @@ def _of_environment(
     _add_shared(settings, inputs, wheres)
     _add_toolkit(settings, build.cuda, inputs, wheres)
     _add_requirements(requirements, inputs, wheres)
+    if plan is not None:
+        plan.add_to(inputs, wheres)
     if settings.lock is not None:
         inputs["lock"] = "yes"
         wheres["lock"] = settings.source("lock")
@@ -197,7 +204,7 @@ def _of_environment(
         family_torch = "torch" if build.wanted else "notorch"
     family = re.sub(_NOT_A_NAME, "_", python.abi) + "-" + re.sub(_NOT_A_NAME, "_", python.platform)
     fingerprint = Fingerprint(f"{family}-{cu}-{re.sub(_NOT_A_NAME, '_', family_torch)}", inputs)
-    return Identity(fingerprint, fingerprint.key, requirements, python, build.index, wheres)
+    return Identity(fingerprint, fingerprint.key, requirements, python, build.index, plan, wheres)
 
 
 def _add_requirements(

@@ -31,6 +31,9 @@ from cachepod.environment.bytecode import Target, compile_environment, drop_outd
 from cachepod.environment.check import check
 from cachepod.environment.config import Settings
 from cachepod.environment.distributions import distributions, installed_versions
+from cachepod.environment.flash_attn import FlashAttn, Report
+from cachepod.environment.flash_plan import MODULE as FLASH_MODULE
+from cachepod.environment.flash_plan import NAME as FLASH_ATTN
 from cachepod.environment.identity import Identity
 from cachepod.environment.installer import Installer, Resolution, Wanted, Watch
 from cachepod.environment.pip import Pip, find_pip
@@ -83,6 +86,8 @@ class InstallReport:
         size: Their bytes, 0 if it was present.
 
         phases: Seconds of each phase.
+
+        flash_attn: How the step that brings it went; None if it is not wanted.
     """
 
     outcome: str
@@ -90,6 +95,7 @@ class InstallReport:
     files: int
     size: int
     phases: Mapping[str, float]
+    flash_attn: Report | None = None
 
 
 def install(
@@ -158,6 +164,8 @@ class _Job:
         self._prefix = settings.prefix
         self._work = state_directory(self._prefix) / _WORK
         self._wanted = Wanted.of(settings, identity, environ)
+        self._flash = FlashAttn(identity.flash_attn, settings, self._wanted, self._work, progress)
+        self._flash_report: Report | None = None
         self._phases: dict[str, float] = {}
         found = read_stamp(self._prefix)
         same = found is not None and found.key == identity.key
@@ -184,7 +192,9 @@ class _Job:
             raise
         self._stamp(State.INSTALLED, read_stamp(self._prefix), time.monotonic() - started)
         outcome = "topped up" if before.found is Found.RELATIVE else "installed"
-        return InstallReport(outcome, packages, extent.files, extent.size, self._phases)
+        return InstallReport(
+            outcome, packages, extent.files, extent.size, self._phases, self._flash_report
+        )
 
     def _install(self, before: Prefix) -> tuple[Extent, int]:
         """Everything between the first look and the last stamp."""
@@ -206,6 +216,9 @@ class _Job:
             with self._phase("venv"):
                 create(self._identity.interpreter.executable, self._prefix)
         self._packages(installer, resolution, before, needed)
+        if self._identity.flash_attn is not None:
+            with self._phase(FLASH_ATTN):
+                self._flash_report = self._flash.install(installer)
         site = site_packages(python)
         present = list(distributions(site))
         target = self._target(python)
@@ -252,7 +265,7 @@ class _Job:
             written=lambda count: self._progress.advance(0, count), note=self._progress.note
         )
         try:
-            with self._phase("packages"):
+            with self._phase("packages"), self._flash.aside():
                 installer.sync(self._wanted, resolution, python, watch)
         except CachepodError:
             # Downloads and builds come before the first change: if nothing has changed, a
@@ -316,9 +329,13 @@ class _Job:
         return Target(python, tag, bytes.fromhex(magic))
 
     def _records(self) -> dict[str, int]:
-        """A token for every distribution that changes when it does."""
+        """A token for every distribution of the resolution that changes when it does."""
         site = site_packages(self._prefix / "bin" / "python")
-        return {info.name: info.stat().st_ctime_ns for info in site.glob("*.dist-info")}
+        return {
+            info.name: info.stat().st_ctime_ns
+            for info in site.glob("*.dist-info")
+            if not info.name.startswith(f"{FLASH_MODULE}-")
+        }
 
     def _stamp(self, state: State, before: Stamp | None = None, seconds: float = 0.0) -> None:
         held = before.manifest if before is not None else ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from cachepod.environment.distributions import normal_name
+from cachepod.environment.flash_plan import NAME as FLASH_ATTN
 from cachepod.environment.requirements import Requirements
 from cachepod.environment.space import Artifact
 from cachepod.environment.tidy import EPOCH
@@ -74,6 +75,9 @@ class Wanted:
 
         directory: Where the installer runs, and so which configuration files it finds.
 
+        provided: Versions of flash-attn of which one will be there without being installed from
+            here; it is nothing that could be missing.
+
         environ: The user's environment.
 
     What may hold credentials goes to the installers in files, never in arguments: everybody on
@@ -87,6 +91,7 @@ class Wanted:
     find_links: tuple[str, ...] = field(default=(), repr=False)
     torch_index: str = field(default="", repr=False)
     directory: Path = Path("/")
+    provided: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
 
     @classmethod
@@ -112,6 +117,7 @@ class Wanted:
             find_links=asked.find_links,
             torch_index=torch_index,
             directory=settings.root,
+            provided=identity.flash_attn.versions if identity.flash_attn else (),
             environ=environ,
         )
 
@@ -128,7 +134,11 @@ class Wanted:
         return match["backend"] if match else ""
 
     def options(self, *, torch_as_extra: bool) -> str:
-        """The lines of a requirements file that say where packages come from."""
+        """
+        The lines of a requirements file that say where packages come from.
+
+        flash-attn is never built: whatever asks for it, hours of compiling are nobody's surprise.
+        """
         extra = list(self.extra_index_urls)
         if self.torch_index and torch_as_extra:
             extra.append(self.torch_index)
@@ -141,7 +151,7 @@ class Wanted:
                 ("--extra-index-url", extra),
                 ("--find-links", links),
                 ("--no-binary", asked.no_binary),
-                ("--only-binary", asked.only_binary),
+                ("--only-binary", (*asked.only_binary, FLASH_ATTN)),
             )
             for value in values
         )
@@ -189,6 +199,27 @@ class Watch:
     note: Callable[[str], None] = lambda text: None
 
 
+@dataclass(frozen=True)
+class Build:
+    """
+    A build from source that needs what is installed already, such as torch.
+
+    Args:
+        line: The requirement.
+
+        name: The package in it.
+
+        needs: What the build itself imports; it is there for the build alone.
+
+        environ: Variables for the build.
+    """
+
+    line: str = field(repr=False)
+    name: str
+    needs: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
 class Installer(Protocol):
     """
     One way to install packages.
@@ -204,6 +235,19 @@ class Installer(Protocol):
 
     def sync(self, wanted: Wanted, resolution: Resolution, python: Path, watch: Watch) -> None:
         """Make the environment of *python* hold what *resolution* says, and nothing else."""
+        ...
+
+    def add(self, wanted: Wanted, wheel: Path, exact: str, python: Path, watch: Watch) -> None:
+        """
+        Install *wheel*, alone in its directory, and none of what it needs, into that environment.
+
+        Args:
+            exact: The requirement that it meets, ``NAME==VERSION``.
+        """
+        ...
+
+    def build(self, wanted: Wanted, build: Build, python: Path, watch: Watch) -> None:
+        """Build a package from source in that environment, and install it alone."""
         ...
 
 
@@ -226,6 +270,30 @@ def child_environ(environ: Mapping[str, str], temporary: Path) -> dict[str, str]
         UV_NO_PROGRESS="1",
     )
     return kept
+
+
+def stand_ins(folder: Path, name: str, versions: Sequence[str]) -> str:
+    """
+    Wheels of nothing in *folder*, as the option of a requirements file that finds them.
+
+    A resolver that meets somebody's need of *name* finds it met; they are never installed.
+    """
+    if not versions:
+        return ""
+    import zipfile
+
+    folder.mkdir(exist_ok=True)
+    spelled = name.replace("-", "_")
+    for version in versions:
+        info = f"{spelled}-{version}.dist-info"
+        with zipfile.ZipFile(folder / f"{spelled}-{version}-py3-none-any.whl", "w") as archive:
+            for part, text in (
+                ("METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"),
+                ("WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
+                ("RECORD", "".join(f"{info}/{each},,\n" for each in ("METADATA", "WHEEL"))),
+            ):
+                archive.writestr(f"{info}/{part}", text)
+    return f"--find-links {folder.as_uri()}\n"
 
 
 def write_private(path: Path, text: str) -> Path:

@@ -6,17 +6,22 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from cachepod.environment.distributions import installed_versions
+from cachepod.environment.distributions import installed_versions, normal_name
 from cachepod.environment.failures import explain
+from cachepod.environment.flash_plan import NAME as FLASH_ATTN
 from cachepod.environment.installer import (
+    Build,
     Resolution,
     Wanted,
     Watch,
     child_environ,
     pinned_names,
+    stand_ins,
     with_hashes,
     write_private,
 )
@@ -24,6 +29,8 @@ from cachepod.environment.space import Artifact
 from cachepod.environment.venv import create, site_packages
 from cachepod.errors import InstallFailed
 from cachepod.system.process import growth, run
+
+_ALONE = ("--no-deps", "--no-compile", "--no-warn-script-location", "--progress-bar", "off")
 
 # Where an interpreter keeps the pip that its venv module would install. Debian puts it elsewhere
 # and says so in WHEEL_PKG_DIR.
@@ -99,7 +106,8 @@ class Pip:
         scratch = self._work / "resolve"
         create(self._base, scratch)
         report = self._work / "report.json"
-        asked = self._file("requirements.in", wanted, wanted.requirements.text)
+        links = stand_ins(self._work / "provided", FLASH_ATTN, wanted.provided)
+        asked = self._file("requirements.in", wanted, links + wanted.requirements.text)
         arguments = ["install", "--dry-run", "--report", str(report), "-r", str(asked)]
         if wanted.requirements.constraints:
             constraints = self._work / "constraints.txt"
@@ -108,7 +116,11 @@ class Pip:
         if wanted.requirements.pre:
             arguments.append("--pre")
         self._run(wanted, scratch / "bin" / "python", arguments, Watch())
-        installs = json.loads(report.read_bytes())["install"]
+        installs = [
+            item
+            for item in json.loads(report.read_bytes())["install"]
+            if not wanted.provided or normal_name(item["metadata"]["name"]) != FLASH_ATTN
+        ]
         lines = tuple(sorted(_line(item) for item in installs))
         if wanted.hashed:
             lines = with_hashes(lines, wanted.requirements)
@@ -130,10 +142,34 @@ class Pip:
             arguments.append("--require-hashes")
         self._run(wanted, python, arguments, watch)
 
+    def add(self, wanted: Wanted, wheel: Path, exact: str, python: Path, watch: Watch) -> None:
+        """See :class:`cachepod.environment.installer.Installer`."""
+        arguments = ["install", exact, "--no-index", "--find-links", str(wheel.parent), *_ALONE]
+        self._run(wanted, python, arguments, watch)
+
+    def build(self, wanted: Wanted, build: Build, python: Path, watch: Watch) -> None:
+        """See :class:`cachepod.environment.installer.Installer`."""
+        tools = self._work / "build-tools"
+        needs = self._file("build-tools.in", wanted, "".join(f"{each}\n" for each in build.needs))
+        self._run(wanted, python, ["install", "-r", str(needs), "--target", str(tools)], watch)
+        options = wanted.options(torch_as_extra=True).replace(f"--only-binary {build.name}\n", "")
+        asked = write_private(self._work / "build.in", f"{options}{build.line}\n")
+        arguments = ["install", "-r", str(asked), "--no-build-isolation", *_ALONE]
+        arguments += ["--no-binary", build.name]
+        environ = {**build.environ, "PYTHONPATH": str(tools)}
+        self._run(wanted, python, arguments, watch, environ)
+
     def _file(self, name: str, wanted: Wanted, text: str) -> Path:
         return write_private(self._work / name, wanted.options(torch_as_extra=True) + text)
 
-    def _run(self, wanted: Wanted, python: Path, arguments: list[str], watch: Watch) -> None:
+    def _run(
+        self,
+        wanted: Wanted,
+        python: Path,
+        arguments: list[str],
+        watch: Watch,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Run pip for the environment of *python* and turn its failure into an error."""
         if len(self._command) == 1:
             command = [str(python), "-s", *self._command]
@@ -149,7 +185,7 @@ class Pip:
 
         outcome = run(
             command,
-            environ=child_environ(wanted.environ, self._temporary),
+            environ={**child_environ(wanted.environ, self._temporary), **more},
             directory=wanted.directory,
             on_line=line,
             on_tick=growth(watch.written),

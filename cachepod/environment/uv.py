@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from cachepod.environment.failures import explain
+from cachepod.environment.flash_plan import NAME as FLASH_ATTN
 from cachepod.environment.installer import (
+    Build,
     Resolution,
     Wanted,
     Watch,
     child_environ,
+    stand_ins,
     with_hashes,
     write_private,
 )
@@ -80,17 +85,21 @@ class Uv:
 
     def compile(self, wanted: Wanted, *extra: str) -> str:
         """What ``uv pip compile`` with the *extra* arguments makes of what is wanted."""
-        asked = self._file("requirements.in", wanted, wanted.requirements.text)
+        links = stand_ins(self._work / "provided", FLASH_ATTN, wanted.provided)
+        asked = self._file("requirements.in", wanted, links + wanted.requirements.text)
         output = self._work / "resolved.txt"
         output.unlink(missing_ok=True)  # uv would prefer what an older one says
         arguments = ["compile", str(asked), "--output-file", str(output)]
         arguments += ["--python", str(self._base), "--no-header", "--no-annotate", *extra]
+        if wanted.provided:
+            arguments += ["--no-emit-package", FLASH_ATTN]
         if wanted.requirements.constraints:
             constraints = self._work / "constraints.txt"
             write_private(constraints, wanted.requirements.constraints_text)
             arguments += ["--constraint", str(constraints)]
         self._run(wanted, arguments, Watch())
-        return output.read_text("utf-8")
+        lines = output.read_text("utf-8").splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("#"))
 
     def sync(self, wanted: Wanted, resolution: Resolution, python: Path, watch: Watch) -> None:
         """See :class:`cachepod.environment.installer.Installer`."""
@@ -102,6 +111,27 @@ class Uv:
         for name in sorted(wanted.local_names(resolution.artifacts)):
             arguments += ["--reinstall-package", name]
         self._run(wanted, arguments, watch)
+
+    def add(self, wanted: Wanted, wheel: Path, exact: str, python: Path, watch: Watch) -> None:
+        """See :class:`cachepod.environment.installer.Installer`."""
+        arguments = ["install", exact, "--no-index", "--find-links", str(wheel.parent)]
+        self._run(wanted, [*arguments, *self._alone(python)], watch, apart=True)
+
+    def build(self, wanted: Wanted, build: Build, python: Path, watch: Watch) -> None:
+        """See :class:`cachepod.environment.installer.Installer`."""
+        tools = self._work / "build-tools"
+        needs = self._file("build-tools.in", wanted, "".join(f"{each}\n" for each in build.needs))
+        arguments = ["install", "-r", str(needs), "--target", str(tools), "--python", str(python)]
+        self._run(wanted, arguments, watch)
+        options = wanted.options(torch_as_extra=True).replace(f"--only-binary {build.name}\n", "")
+        asked = write_private(self._work / "build.in", f"{options}{build.line}\n")
+        arguments = ["install", "-r", str(asked), "--no-build-isolation-package", build.name]
+        arguments += ["--no-binary-package", build.name, *self._alone(python)]
+        environ = {**build.environ, "PYTHONPATH": str(tools)}
+        self._run(wanted, arguments, watch, apart=True, more=environ)
+
+    def _alone(self, python: Path) -> list[str]:
+        return ["--no-deps", "--python", str(python), "--link-mode", "hardlink"]
 
     def _artifacts(self, wanted: Wanted, lines: tuple[str, ...]) -> list[Artifact]:
         """What *lines* are installed from; nothing if this uv cannot tell."""
@@ -119,11 +149,30 @@ class Uv:
         options = wanted.options(torch_as_extra=not wanted.torch_backend)
         return write_private(self._work / name, options + text)
 
-    def _run(self, wanted: Wanted, arguments: list[str], watch: Watch) -> None:
-        """Run ``uv pip`` and turn its failure into an error."""
+    def _run(
+        self,
+        wanted: Wanted,
+        arguments: list[str],
+        watch: Watch,
+        *,
+        apart: bool = False,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """
+        Run ``uv pip`` and turn its failure into an error.
+
+        Args:
+            apart: For one package that is no part of the resolution: no cache that lasts, since
+                wheels for several releases of torch have one name there, and no index of torch's.
+
+            more: Variables besides the user's.
+        """
         command = [self._binary, "pip", *arguments]
-        command += ["--cache-dir", str(self._cache), "--no-progress", "--color", "never"]
-        if wanted.torch_backend:
+        cache = self._work / "cache" if apart else self._cache
+        command += ["--cache-dir", str(cache), "--no-progress", "--color", "never"]
+        if apart:
+            pass
+        elif wanted.torch_backend:
             command += ["--torch-backend", wanted.torch_backend]
         elif wanted.torch_index:
             # A mirror of PyTorch's index holds other packages, too, in old versions; uv would
@@ -141,7 +190,7 @@ class Uv:
         def attempt() -> Outcome:
             return run(
                 command,
-                environ={**child_environ(wanted.environ, self._temporary), **self._more},
+                environ={**child_environ(wanted.environ, self._temporary), **self._more, **more},
                 directory=wanted.directory,
                 on_line=line,
                 on_tick=tick,
