@@ -141,11 +141,12 @@ def _write_project(folder: Path, stack: Stack) -> Path:
         return "[" + "".join(f'\n    "{value}",' for value in values) + "\n]"
 
     config = folder / "cachepod.toml"
+    handler = f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     config.write_text(
         f'prefix = "env"\n'
         f"packages = {listed(stack.packages)}\n"
         f"check = {listed(stack.check)}\n"
-        f'handler = "demo-{time.strftime("%Y%m%d-%H%M%S")}"\n',
+        f'handler = "{handler}"\n\n[handlers.{handler}]\n',
         encoding="utf-8",
     )
     (folder / "program.py").write_text(stack.program, encoding="utf-8")

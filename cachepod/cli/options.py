@@ -166,7 +166,7 @@ _SETTINGS: dict[str, Decorator] = {
         "--key", metavar="NAME", help="A key of your own, for a snapshot of trees alone."
     ),
     "handler": click.option(
-        "--handler", metavar="NAME", help="The kind of worker; part of the key."
+        "--handler", metavar="NAME", help="The kind of worker: tts, video, storage, audio, yours."
     ),
     "config": click.option(
         "--config", metavar="FILE", help="The configuration file, instead of cachepod.toml."

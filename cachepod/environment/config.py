@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cachepod.environment.keys import KEYS
 from cachepod.environment.settings import FLASH_ATTN_RELEASES, TOOLKIT_REPOSITORY, Given
@@ -26,6 +26,9 @@ from cachepod.errors import ConfigurationProblem
 from cachepod.snapshot.stamp import CUDA_TREE, ENVIRONMENT_TREE
 from cachepod.stores.mounts import place_of
 from cachepod.system.urls import masked
+
+if TYPE_CHECKING:
+    from cachepod.environment.steps import Step
 
 DEFAULT = "default"
 
@@ -44,13 +47,18 @@ class Settings:
 
     Args:
         sources: Name of a key to who gave it: ``flag --store``, ``environment CACHEPOD_STORE``,
-            ``cachepod.toml:12`` or ``default``.
+            ``cachepod.toml:12``, ``profile tts`` or ``default``; several for a list that is joined.
 
         root: Folder of the configuration file; the working directory where there is none.
 
         file: The configuration file.
 
         notes: What a user should know, such as a variable that is misspelled.
+
+        steps: With a handler, what its profile and the configuration ask for one after the other;
+            ``requirements`` and ``packages`` have all of it.
+
+        handler_unknown: Whether the handler is a name alone, with no profile.
     """
 
     prefix: Path
@@ -62,6 +70,7 @@ class Settings:
     trees: Mapping[str, Path] = field(default_factory=dict)
     key: str | None = None
     handler: str = ""
+    handlers: Mapping[str, Mapping[str, object]] = field(default_factory=dict, repr=False)
     python: str = ""
     cuda: str = ""
     torch_index: str = field(default="auto", repr=False)
@@ -98,6 +107,17 @@ class Settings:
     sources: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = None
     notes: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = field(default=(), repr=False)
+    handler_unknown: bool = False
+
+    @property
+    def own_step(self) -> Step:
+        """What the configuration asks for where there is no profile."""
+        from cachepod.environment.steps import Step
+
+        where = self.source("requirements")
+        files = tuple((path, where) for path in self.requirements)
+        return Step(files, self.packages, self.source("packages"))
 
     @property
     def wants_environment(self) -> bool:
@@ -135,6 +155,8 @@ class Row:
     def text(self) -> str:
         """The value in one line."""
         if isinstance(self.value, dict):
+            if any(isinstance(value, dict) for value in self.value.values()):
+                return ", ".join(self.value)
             return ", ".join(f"{name}={value}" for name, value in self.value.items())
         if isinstance(self.value, list):
             return ", ".join(self.value)
@@ -169,8 +191,8 @@ def _known(name: str, settings: Settings) -> object:
 
 def _shown(value: object) -> object:
     if isinstance(value, Mapping):
-        return {name: str(folder) for name, folder in value.items()}
-    if isinstance(value, tuple):
+        return {name: _shown(inner) for name, inner in value.items()}
+    if isinstance(value, (tuple, list)):
         return [masked(str(item)) for item in value]
     if isinstance(value, (str, Path)):
         return masked(str(value))
@@ -216,13 +238,22 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], cwd: 
         name: KEYS[name].reader(name, value) for name, (_, value) in given.items()
     }
     sources = {name: given[name][1].source if name in given else DEFAULT for name in KEYS}
+    notes = misspelled(environ)
+    if "handlers" in given or values.get("handler"):
+        from cachepod.environment.profiles import profiled
+
+        profile = profiled(given, values, layers[_FILE].get("handler"))
+        values.update(profile.values)
+        sources.update(profile.sources)
+        values.update(steps=profile.steps, handler_unknown=profile.unknown)
+        notes = (*notes, *profile.notes)
     values.setdefault("prefix", root / ".venv")
     if not values.get("store"):
         from cachepod.stores.url import default_store_url
 
         values["store"] = (default_store_url(environ),)
         sources["store"] = DEFAULT
-    settings = Settings(**values, root=root, file=file, sources=sources, notes=misspelled(environ))
+    settings = Settings(**values, root=root, file=file, sources=sources, notes=notes)
     _check_combinations(settings)
     return settings
 

@@ -19,7 +19,7 @@ from cachepod.environment.config import Settings
 from cachepod.environment.flash_plan import Plan, take_over
 from cachepod.environment.machine import Interpreter, interpreter
 from cachepod.environment.requirement import shown_path
-from cachepod.environment.requirements import Requirements, read_requirements
+from cachepod.environment.requirements import Requirements, read_requirements, read_steps
 from cachepod.environment.torch import backend_of, choose
 from cachepod.errors import ConfigurationProblem, UsageProblem
 from cachepod.model.fingerprint import KEY_FORMAT, Fingerprint
@@ -89,12 +89,14 @@ def identify(settings: Settings, environ: Mapping[str, str] | None = None) -> Id
         return _of_trees(settings, python)
     if settings.lock is not None:
         requirements = _read_lock(settings, settings.lock, python, environ)
+        if settings.steps:
+            from cachepod.environment.profiles import check_lock
+
+            check_lock(settings, requirements, python.markers, environ)
     else:
-        requirements = read_requirements(
-            [(path, settings.source("requirements")) for path in settings.requirements],
-            settings.packages,
+        requirements = read_steps(
+            settings.steps or (settings.own_step,),
             root=settings.root,
-            packages_where=settings.source("packages"),
             variables=python.markers,
             environ=environ,
             leave_out=(settings.prefix,),
@@ -107,7 +109,10 @@ def _nothing_hint(settings: Settings) -> str:
     usual = settings.root / "requirements.txt"
     if usual.is_file():
         return f"did you mean -r {shown_path(usual)}?"
-    return "name a file with -r FILE or in cachepod.toml, or a directory with --tree NAME=DIR"
+    named = f"{settings.source('handler')} names no handler that is known; "
+    return (named if settings.handler_unknown else "") + (
+        "name a file with -r FILE or in cachepod.toml, or a directory with --tree NAME=DIR"
+    )
 
 
 def _of_trees(settings: Settings, python: Interpreter) -> Identity:

@@ -14,6 +14,9 @@ from types import MappingProxyType
 from cachepod.environment import amounts
 from cachepod.environment import settings as read
 
+#: The platform's variable for the kind of worker. Other software may have set it.
+HANDLER_TYPE = "HANDLER_TYPE"
+
 
 @dataclass(frozen=True)
 class Key:
@@ -26,11 +29,14 @@ class Key:
         flag: Its option on the command line; empty where it has none.
 
         other_variables: Environment variables that count besides ``CACHEPOD_<KEY>``.
+
+        variable: Whether ``CACHEPOD_<KEY>`` is one at all.
     """
 
     reader: read.Reader
     flag: str = ""
     other_variables: tuple[str, ...] = ()
+    variable: bool = True
 
 
 KEYS: Mapping[str, Key] = MappingProxyType(
@@ -42,7 +48,8 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "lock": Key(read.path),
         "trees": Key(read.folders, "--tree"),
         "key": Key(read.user_key, "--key"),
-        "handler": Key(read.text, "--handler", ("HANDLER_TYPE",)),
+        "handler": Key(read.text, "--handler", (HANDLER_TYPE,)),
+        "handlers": Key(read.tables, variable=False),
         "python": Key(read.command),
         "cuda": Key(read.cuda),
         "torch_index": Key(read.torch_index),

@@ -16,6 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cachepod.environment import pep508
+from cachepod.environment.lines import (
+    LONG,
+    OPTIONS_BEHIND,
+    logical_lines,
+    split_hashes,
+    split_option,
+    split_words,
+)
 from cachepod.environment.requirement import (
     URL,
     Requirement,
@@ -27,23 +35,13 @@ from cachepod.environment.requirement import (
     shown_path,
     with_hashes,
 )
+from cachepod.environment.steps import Step, beside
 from cachepod.errors import ConfigurationProblem
 from cachepod.system.urls import is_secret_name, masked
 
-_COMMENT = re.compile(r"(?:^|\s)#.*$")
-_COMMENT_LINE = re.compile(r"\s*#")
-# not compiled before they are used: most files need none of them
+# not compiled before it is used: most files need none
 _VARIABLE = r"\$\{([A-Z0-9_]+)\}"
-_HASH = r"(sha256|sha384|sha512):([0-9a-fA-F]+)"
-_OPTIONS_BEHIND = re.compile(r"\s(?=--?[A-Za-z])")
-_LONG = {
-    "-r": "--requirement",
-    "-c": "--constraint",
-    "-e": "--editable",
-    "-i": "--index-url",
-    "-f": "--find-links",
-}
-_WITH_VALUE = frozenset({*_LONG.values(), "--extra-index-url", "--no-binary", "--only-binary"})
+_WITH_VALUE = frozenset({*LONG.values(), "--extra-index-url", "--no-binary", "--only-binary"})
 _ALONE = frozenset({"--pre", "--require-hashes"})
 _DEPTH = 50
 
@@ -139,11 +137,26 @@ def read_requirements(
     Raises:
         ConfigurationProblem: A file cannot be read, or a line means nothing; it is named.
     """
+    step = Step(tuple(files), tuple(packages), packages_where)
+    return read_steps([step], root=root, variables=variables, environ=environ, leave_out=leave_out)
+
+
+def read_steps(
+    steps: Sequence[Step],
+    *,
+    root: Path,
+    variables: Mapping[str, str],
+    environ: Mapping[str, str],
+    leave_out: Collection[Path] = (),
+) -> Requirements:
+    """
+    Read what several givers ask for; see :func:`read_requirements`.
+
+    The lines of a step about a distribution replace those of earlier steps about the same.
+    """
     reader = _Reader(variables, environ, leave_out)
-    for path, named_by in files:
-        reader.file(path, named_by, constraint=False)
-    for text in packages:
-        reader.line(text.strip(), packages_where, root, constraint=False)
+    for step in steps:
+        reader.step(step, root)
     return reader.result()
 
 
@@ -170,6 +183,28 @@ class _Reader:
         self._find_links: list[str] = []
         self._flags: set[str] = set()
         self._binary: dict[str, set[str]] = {"--no-binary": set(), "--only-binary": set()}
+        self._built_in: set[Requirement] = set()
+
+    def step(self, step: Step, root: Path) -> None:
+        """Read one giver's files and lines."""
+        before, self._lines = self._lines, []
+        self._done.clear()
+        for path, named_by in step.files:
+            self.file(path, named_by, constraint=False)
+        for text in step.packages:
+            self.line(text.strip(), step.packages_where, root, constraint=False)
+        # what has a blank in it is no name but stands for one that is not told
+        gone = step.without.union(each.name for each in self._lines if " " not in each.name)
+        torch = next((each.pinned for each in self._lines if each.name == "torch"), "")
+        kept = []
+        for each in before:
+            if each.name not in gone:
+                kept.append(beside(each, torch) if each in self._built_in else each)
+                if each in self._built_in:
+                    self._built_in.add(kept[-1])
+        if step.built_in:
+            self._built_in.update(self._lines)
+        self._lines = [*kept, *self._lines]
 
     def result(self) -> Requirements:
         return Requirements(
@@ -182,7 +217,7 @@ class _Reader:
             no_binary=tuple(sorted(self._binary["--no-binary"])),
             only_binary=tuple(sorted(self._binary["--only-binary"])),
             require_hashes="--require-hashes" in self._flags,
-            files=tuple(self._files),
+            files=tuple(dict.fromkeys(self._files)),
         )
 
     def file(self, path: Path, named_by: str, *, constraint: bool) -> None:
@@ -261,15 +296,15 @@ class _Reader:
 
     def _options(self, raw: str, shown: str, where: str, folder: Path, constraint: bool) -> None:
         """A line of pip's options."""
-        words = _words(raw, where)
-        first = _split_option(words[0])
+        words = split_words(raw, where)
+        first = split_option(words[0])
         if first[0] == "--editable":
             strip = re.compile(r"(?:--editable|-e)[\s=]*")
             parts = [strip.sub("", each, count=1).strip(" \"'") for each in (raw, shown)]
             self._requirement(parts[0], parts[1], where, folder, constraint, editable=True)
             return
         while words:
-            option, value = _split_option(words.pop(0))
+            option, value = split_option(words.pop(0))
             if option in _ALONE and value is None:
                 self._flags.add(option)
                 continue
@@ -326,8 +361,8 @@ class _Reader:
         self, raw: str, shown: str, where: str, folder: Path, constraint: bool, *, editable: bool
     ) -> None:
         """One requirement, with the hashes behind it."""
-        head, hashes = _hashes(raw, where)
-        shown = _OPTIONS_BEHIND.split(shown, maxsplit=1)[0].strip()
+        head, hashes = split_hashes(raw, where)
+        shown = OPTIONS_BEHIND.split(shown, maxsplit=1)[0].strip()
         into = self._constraints if constraint else self._lines
         if URL.match(head) or looks_local(head, editable=editable):
             target, _, marker = head.partition(" ;")
@@ -353,75 +388,6 @@ class _Reader:
         if marker not in self._applies:
             self._applies[marker] = pep508.applies(marker, self._variables)
         return self._applies[marker]
-
-
-def logical_lines(text: str) -> list[tuple[int, str]]:
-    """
-    The lines of a requirements file with the number of the first physical line of each.
-
-    As pip does it: a backslash at the end continues a line, a comment line never does, and a
-    comment starts at ``#`` after a blank or at the beginning. Lines without content are left out.
-    """
-    found = []
-    pending: list[str] = []
-    start = 0
-    for number, line in enumerate([*text.splitlines(), ""], start=1):
-        comment = _COMMENT_LINE.match(line) is not None
-        if not pending:
-            start = number
-        if line.endswith("\\") and not comment:
-            pending.append(line.rstrip("\\"))
-            continue
-        # a comment in the middle of a continued line ends it
-        pending.append(f" {line}" if comment else line)
-        joined = _COMMENT.sub("", "".join(pending)).strip()
-        pending.clear()
-        if joined:
-            found.append((start, joined))
-    return found
-
-
-def _words(text: str, where: str) -> list[str]:
-    if "'" not in text and '"' not in text and "\\" not in text:
-        return text.split()
-    import shlex
-
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise ConfigurationProblem(where, f"the quotes do not match: {error}") from None
-
-
-def _split_option(word: str) -> tuple[str, str | None]:
-    """Long name of an option and the value that is joined to it, if one is."""
-    if word.startswith("--"):
-        option, equals, value = word.partition("=")
-        return option, value if equals else None
-    option, value = word[:2], word[2:].removeprefix("=")
-    return _LONG.get(option, option), value or None
-
-
-def _hashes(raw: str, where: str) -> tuple[str, list[str]]:
-    """The requirement and the hashes behind it."""
-    parts = _OPTIONS_BEHIND.split(raw, maxsplit=1)
-    hashes = []
-    words = _words(parts[1], where) if len(parts) > 1 else []
-    while words:
-        option, value = _split_option(words.pop(0))
-        if option != "--hash":
-            raise ConfigurationProblem(
-                where, f"the option {option} behind a requirement is not supported"
-            )
-        if value is None and words:
-            value = words.pop(0)
-        match = re.fullmatch(_HASH, value or "")
-        length = {"sha256": 64, "sha384": 96, "sha512": 128}
-        if not match or len(match[2]) != length[match[1]]:
-            raise ConfigurationProblem(
-                where, f"{value!r} is not a hash", hint="write --hash=sha256:<64 hex digits>"
-            )
-        hashes.append(f"{match[1]}:{match[2].lower()}")
-    return parts[0].strip(), hashes
 
 
 def _unique(found: list[Requirement]) -> tuple[Requirement, ...]:

@@ -140,6 +140,17 @@ def folders(name: str, given: Given) -> Mapping[str, Path]:
     return found
 
 
+def tables(name: str, given: Given) -> Mapping[str, Mapping[str, object]]:
+    """Named tables; what may stand in one is for the caller to say."""
+    if not isinstance(given.value, Mapping):
+        raise given.problem(f"{name} must be tables [{name}.NAME], not {_kind(given.value)}")
+    for inner, value in given.value.items():
+        if not isinstance(value, Mapping):
+            where = given.inner.get(inner, given.where)
+            raise ConfigurationProblem(where, f"{name}.{inner} must be a table, not {_kind(value)}")
+    return given.value
+
+
 def yes_or_no(name: str, given: Given) -> bool:
     """A truth value."""
     value = given.value

@@ -80,7 +80,9 @@ def from_file(file: Path, root: Path) -> dict[str, Given]:
         raise UsageProblem(f"{shown_path(file)} has no table [tool.cachepod]")
     found = {}
     for name, value in table.items():
-        where = f"{shown_path(file)}:{lines.get((name,), 1)}"
+        # the table that holds others may have no header of its own
+        line = min((line for path, line in lines.items() if path[:1] == (name,)), default=1)
+        where = f"{shown_path(file)}:{line}"
         if name not in KEYS:
             guess = nearest(name, KEYS)
             hint = f"did you mean {guess}?" if guess else ""
@@ -98,6 +100,8 @@ def from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, Given]:
     """What variables say."""
     found = {}
     for name, key in KEYS.items():
+        if not key.variable:
+            continue
         for variable in (f"{PREFIX}{name.upper()}", *key.other_variables):
             if environ.get(variable, "").strip():
                 found[name] = Given(
@@ -121,7 +125,7 @@ def misspelled(environ: Mapping[str, str]) -> tuple[str, ...]:
     Variables that nearly are ours. They are told and not refused: a container's environment is
     not always its user's, and it must not keep a worker from starting.
     """
-    known = {*KEYS, "config"}
+    known = {*(name for name, key in KEYS.items() if key.variable), "config"}
     notes = []
     for variable in sorted(environ):
         name = variable.removeprefix(PREFIX).lower()

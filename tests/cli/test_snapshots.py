@@ -15,7 +15,7 @@ from tests.support.project import Project
 def two(project: Project) -> tuple[Project, str, str]:
     """A project with two snapshots, the second with a newer alpha and with beta."""
     first = project.ready()
-    project.configure('["alpha==2.0", "beta"]', 'handler = "tts"')
+    project.configure('["alpha==2.0", "beta"]', 'handler = "mine"\n[handlers.mine]')
     return project, first, project.ready()
 
 
@@ -28,11 +28,11 @@ def test_a_listing_shows_the_newest_first(two: tuple[Project, str, str]) -> None
         "KEY", "CREATED", "HOLDS", "FILES", "SIZE", "STORED", "PYTHON", "TORCH",
     ]  # fmt: skip
     assert [row.split()[0] for row in rows] == [second, first]
-    assert rows[0].split()[3] == "env/tts"
+    assert rows[0].split()[3] == "env/mine"
     assert listed.err.startswith("cachepod: 2 snapshots in ")
     snapshots = project.run("ls", "--json").json["snapshots"]
     assert [each["key"] for each in snapshots] == [second, first]
-    assert snapshots[0]["handler"] == "tts"
+    assert snapshots[0]["handler"] == "mine"
     assert snapshots[0]["files"] > 0
     assert snapshots[0]["store"] == str(project.store)
 

@@ -403,8 +403,9 @@ class TestVariables:
             "without_gpu": "cpu", "toolkit": "1", "toolkit_repository": "https://h/",
             "flash_attn": "2.8.0", "flash_attn_sources": "/wheels", "flash_attn_build": "1",
             "flash_attn_missing": "warning", "apt_missing": "warning",
+            "handler": "tts",
         }  # fmt: skip
-        for name in set(KEYS) - {"key"}:
+        for name in {name for name, key in KEYS.items() if key.variable} - {"key"}:
             variable = f"CACHEPOD_{name.upper()}"
             found = load(environ={variable: values.get(name, "value")})
             assert found.sources[name] == f"environment {variable}"
@@ -455,13 +456,14 @@ class TestTheReference:
 
     def test_its_table_lists_exactly_the_keys_in_their_order(self) -> None:
         assert list(self.table()) == list(KEYS)
-        own = {"root", "sources", "file", "notes"}
+        own = {"root", "sources", "file", "notes", "steps", "handler_unknown"}
         assert set(KEYS) == {each.name for each in dataclasses.fields(Settings)} - own
 
     def test_it_names_the_variables_and_the_flags(self) -> None:
         for name, (_, _, variables, flag, meaning) in self.table().items():
             others = KEYS[name].other_variables
-            assert re.findall(r"`(\w+)`", variables) == [f"CACHEPOD_{name.upper()}", *others]
+            ours = [f"CACHEPOD_{name.upper()}"] if KEYS[name].variable else []
+            assert re.findall(r"`(\w+)`", variables) == [*ours, *others]
             assert flag.strip("`").split(" ")[0] == KEYS[name].flag
             assert meaning
 

@@ -464,7 +464,9 @@ class TestSecrets:
 class TestExplaining:
     def test_every_input_is_there_once_and_with_who_gave_it(self, machine: Machine) -> None:
         found = machine.identify(
-            STACK + "numpy\n", {"handler": "tts", "trees": ("data=/data",)}, packages=("numpy<3",)
+            STACK + "numpy\n",
+            {"handler": "mine", "handlers": {"mine": {}}, "trees": ("data=/data",)},
+            packages=("numpy<3",),
         )
         rows = explain(found)
         assert {row.name: row.value for row in rows} == dict(found.fingerprint.inputs)

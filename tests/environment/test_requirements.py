@@ -16,8 +16,9 @@ from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Reference
 
 from cachepod.environment import pep508
+from cachepod.environment.lines import logical_lines
 from cachepod.environment.machine import interpreter
-from cachepod.environment.requirements import Requirements, logical_lines, read_requirements
+from cachepod.environment.requirements import Requirements, read_requirements
 from cachepod.errors import ConfigurationProblem
 from cachepod.system.urls import masked, plain
 
