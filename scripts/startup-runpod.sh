@@ -180,23 +180,26 @@ watch() {
 
 # ---------------------------------------------------------------- volumes
 
-# Whether a file system is mounted at or above a path, other than the container's own.
+# Whether a file system is mounted at or above a path, other than the container's own; where the path lies on a
+# volume, it is that volume.
 mounted() {
     local point rest
+    volume_of "$1"
     while read -r _ _ _ _ point rest; do
         printf -v point '%b' "${point//\\/\\0}"
         [ "$point" != / ] || continue
+        case "$point/" in "$volume"/*) ;; *) continue ;; esac
         case "$1/" in "$point"/*) return 0 ;; esac
     done </proc/self/mountinfo
     return 1
 }
 
-# Whether a path lies where a volume is mounted sooner or later.
-on_volume() {
-    local volume
+# Where the volume is mounted, sooner or later, that a path lies on; empty where it lies on none.
+volume_of() {
     for volume in "${standard_volumes[@]}" "${extra_volumes[@]+"${extra_volumes[@]}"}"; do
         case "$1/" in "$volume"/*) return 0 ;; esac
     done
+    volume=""
     return 1
 }
 
@@ -224,7 +227,7 @@ directory() {
 # volume is not looked into, for it may be wedged.
 ready() {
     if mounted "$1"; then return 0; fi
-    if on_volume "$1"; then return 1; fi
+    if volume_of "$1"; then return 1; fi
     [ -d "$1" ] || [ -d "${1%/*}/" ]
 }
 
@@ -269,7 +272,7 @@ await_named() {
     for word in "${CACHEPOD_CONFIG:-}" "${HANDLER_DIR:-}"; do
         if [ -n "$word" ]; then
             directory "$word"
-            if on_volume "$place"; then paths+=("$place"); fi
+            if volume_of "$place"; then paths+=("$place"); fi
         fi
     done
     paths+=("${extra_volumes[@]+"${extra_volumes[@]}"}")
@@ -298,7 +301,7 @@ await_stores() {
         directory "$store"
         if [ -z "$place" ] || ready "$place"; then
             usable+=("$store")
-        elif on_volume "$place"; then
+        elif volume_of "$place"; then
             dropped+="${dropped:+, }no volume is mounted for the store $place"
         else
             dropped+="${dropped:+, }there is no folder ${place%/*} for the store $place"
@@ -314,6 +317,7 @@ choose_handler() {
     for file in "$folder"/*.py; do
         [ -e "$file" ] || continue
         file="${file##*/}"
+        case "$file" in _*) continue ;; esac # a module that handlers share
         known+="${known:+, }${file%.py}"
     done
     known="${known:-none}"
@@ -427,6 +431,11 @@ await_publish() {
         if [ "$limit" -gt 0 ] && [ "$left" -lt 2 ]; then :; else left=2; fi
         if IFS= read -r -t "$left" line <&"$pipe"; then
             summary+="${summary:+, }publish ${line#published=}"
+            # Until it is reaped, which this shell does as process 1, and init otherwise.
+            for ((left = 100; left; left--)); do
+                kill -0 "$publisher" 2>/dev/null || break
+                read -r -t 0.02 <&"$pipe"
+            done
             publisher=""
             break
         fi
@@ -585,7 +594,7 @@ install_all() {
 }
 
 main() {
-    local moment began took number code kind
+    local moment began took number code kind volume=""
     case "${1:-}" in
     -h | --help)
         usage
@@ -626,6 +635,7 @@ main() {
     # shellcheck disable=SC2206
     extra_volumes=(${STARTUP_VOLUME:-})
     set +f
+    extra_volumes=("${extra_volumes[@]%/}")
     if [ "$limit" -gt 0 ]; then
         exec {alive}> >(watch)
         watchdog=$!

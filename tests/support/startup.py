@@ -10,7 +10,7 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from tests.support import cli
+from tests.support import cli, mounts
 from tests.support.project import Project
 
 SCRIPTS = cli.ROOT / "scripts"
@@ -28,6 +28,26 @@ import os, sys
 import alpha
 print("alpha", alpha.__version__, flush=True)
 sys.exit(int(os.environ.get("ENDS_WITH", "0")))
+"""
+
+
+#: Makes a root of its own with what is at `/` and two mount points more, does what $1 says there,
+#: and starts the rest as process 1 of it.
+BOX = """
+set -eu
+mount -t tmpfs -o mode=755 none "$BOX"
+for entry in /*; do
+    name="${entry#/}"
+    case "$name" in proc | runpod-volume | workspace) continue ;; esac
+    if [ -L "$entry" ]; then cp -P "$entry" "$BOX/$name"
+    elif [ -d "$entry" ]; then mkdir "$BOX/$name"; mount --rbind "$entry" "$BOX/$name"
+    fi
+done
+mkdir "$BOX/proc" "$BOX/runpod-volume" "$BOX/workspace"
+mount -t proc proc "$BOX/proc"
+eval "$1"
+shift
+exec chroot "$BOX" /bin/sh -c 'cd "$0" && exec "$@"' "$PWD" "$@"
 """
 
 
@@ -98,6 +118,35 @@ class Container(Project):
             cwd=self.root,
             env=self.variables(env),
             stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def boxed(
+        self, *words: str, before: str = "", env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """
+        Start the start-up script as process 1 of a root of its own; the caller ends it.
+
+        Args:
+            words: The command of the container.
+
+            before: Shell that is run first, outside the new root, which lies at ``$BOX``.
+
+            env: More of the environment.
+        """
+        mounts.need_root("a root of its own")
+        box = self.root / "box"
+        box.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [
+                *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
+                *("bash", "-c", BOX, "box", before, str(STARTUP), *words),
+            ],
+            cwd=self.root,
+            env=self.variables({"BOX": str(box), **(env or {})}),
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
