@@ -21,7 +21,9 @@ from cachepod.model.fingerprint import Difference
 
 if TYPE_CHECKING:
     from cachepod.environment.config import Settings
-    from cachepod.environment.install import InstallReport
+    from cachepod.environment.hook import Installation
+    from cachepod.environment.identity import Identity
+    from cachepod.environment.layer import LayerInstallation
     from cachepod.environment.publication import Publication
     from cachepod.environment.restoration import Restoration
     from cachepod.snapshot.catalog import Relative
@@ -34,17 +36,21 @@ _STANDS = {
     "filling": "on its way to {}, in the background",
     "absent": "not in {}",
     "unsigned": "not stored in {}: there is no signing_key to sign it with",
+    "withheld": "not stored in {}",
 }
 
 
-def restoration(result: Restoration, settings: Settings, seconds: float) -> Outcome:
+def restoration(
+    result: Restoration, settings: Settings, identity: Identity, seconds: float
+) -> Outcome:
     """The outcome of a restore that took *seconds* altogether."""
     from cachepod.environment.hook import trees
 
+    roots = trees(settings, identity)
     document: Document = {
         "outcome": result.outcome,
         "key": result.key,
-        "trees": {name: str(root) for name, root in trees(settings).items()},
+        "trees": {name: str(root) for name, root in roots.items()},
         "seconds": round(seconds, 3),
         "exit_code": result.exit_code,
     }
@@ -73,9 +79,12 @@ def restoration(result: Restoration, settings: Settings, seconds: float) -> Outc
     if result.checked:
         took["check"] = result.checked
         document.setdefault("phases", {})["check"] = round(result.checked, 3)
-    where = ", ".join(str(root) for root in trees(settings).values())
-    if result.outcome == "confirmed":
-        summary = f"confirmed {result.key} in {where} in {duration(seconds)}"
+    where = ", ".join(str(root) for root in roots.values())
+    if not roots:
+        summary = "nothing to restore: the image has the apt packages"
+    elif result.outcome == "confirmed":
+        applied = {name: took[name] for name in took if name == "apply"}
+        summary = f"confirmed {result.key} in {where} in {duration(seconds)}{phases(applied)}"
     elif report is not None:
         summary = (
             f"{result.outcome} {result.source} in {where}: "
@@ -96,7 +105,8 @@ def restoration(result: Restoration, settings: Settings, seconds: float) -> Outc
     document["error"] = told.document["error"]
     error = told.error
     if result.outcome == "partial":
-        error = f"{error}; the nearest snapshot was restored, cachepod install tops it up"
+        brought = "the nearest snapshot" if result.nearest else "the environment"
+        error = f"{error}; {brought} was restored, cachepod install tops it up"
     if result.remark:
         error = f"{error}; {printable(result.remark)}"
     return Outcome(
@@ -171,31 +181,76 @@ def _with_family(found: Sequence[Difference], family: tuple[str, str] | None) ->
 
 
 def installation(
-    report: InstallReport | None, key: str, settings: Settings, seconds: float
+    done: Installation | None, key: str, settings: Settings, seconds: float
 ) -> Outcome:
-    """The outcome of an install; *report* is None where no environment is asked for."""
+    """The outcome of an install; *done* is None where nothing is asked for that is installed."""
     document: Document = {"key": key, "seconds": round(seconds, 3), "exit_code": 0}
-    if report is None:
+    if done is None:
         document["outcome"] = "nothing"
         return Outcome(
             document=document, summary="nothing to install: no requirements are configured"
         )
-    document.update(
-        outcome=report.outcome,
-        prefix=str(settings.prefix),
-        packages=report.packages,
-        files=report.files,
-        size=report.size,
-        phases={name: round(value, 3) for name, value in report.phases.items()},
-    )
-    if report.outcome == "present":
-        summary = f"present: {settings.prefix} is complete, {duration(seconds)}"
-    else:
-        summary = (
-            f"{report.outcome} {settings.prefix}: {count(report.packages, 'package')}, "
-            f"{work(report.files, report.size, seconds)}{phases(report.phases)}"
+    report, layer = done.environment, done.layer
+    took: dict[str, float] = {}
+    parts: list[str] = []
+    outcome = "present"
+    if layer is not None:
+        document["layer"], said = _layer(layer)
+        if layer.seconds:
+            took["apt"] = layer.seconds
+        if report is None:
+            outcome = document["layer"]["outcome"]
+        if said:
+            parts.append(said)
+    if report is not None:
+        outcome = report.outcome
+        took.update(report.phases)
+        document.update(
+            prefix=str(settings.prefix),
+            packages=report.packages,
+            files=report.files,
+            size=report.size,
         )
-    return Outcome(document=document, summary=summary)
+        if outcome == "present":
+            parts.insert(0, f"present: {settings.prefix} is complete")
+        else:
+            parts.insert(
+                0,
+                f"{outcome} {settings.prefix}: {count(report.packages, 'package')}, "
+                f"{work(report.files, report.size, seconds)}",
+            )
+    document.update(outcome=outcome, phases={name: round(value, 3) for name, value in took.items()})
+    if not parts:
+        parts.append("present: the apt packages are there")
+    summary = ", ".join(parts)
+    if report is None or outcome == "present":
+        summary += f", {duration(seconds)}"
+    return Outcome(document=document, summary=f"{summary}{phases(took)}")
+
+
+def _layer(done: LayerInstallation) -> tuple[Document, str]:
+    """What an install did about apt packages: for JSON, and as a clause."""
+    if done.problem is not None:
+        told = failure(done.problem)
+        return {"outcome": "failed", "error": told.document["error"]}, "without the apt packages"
+    report = done.report
+    if report is None or report.outcome == "present":
+        return {"outcome": "present"}, ""
+    document: Document = {
+        "outcome": report.outcome,
+        "packages": dict(report.packages),
+        "files": report.files,
+        "size": report.size,
+        "publishable": report.publishable,
+        "phases": {name: round(value, 3) for name, value in report.phases.items()},
+        "warnings": list(report.warnings),
+    }
+    if report.why:
+        document["why"] = report.why
+    return document, (
+        f"{count(len(report.packages), 'apt package')} "
+        f"({count(report.files, 'file')}, {human_bytes(report.size)})"
+    )
 
 
 def publication(done: Sequence[Publication], key: str, seconds: float) -> Outcome:
@@ -216,19 +271,25 @@ def publication(done: Sequence[Publication], key: str, seconds: float) -> Outcom
                 phases={name: round(value, 3) for name, value in took.items()},
                 warnings=list(report.warnings),
             )
+        elif each.why:
+            entry["why"] = each.why
         elif copied is not None:
             entry.update(packs=copied.packs, size=copied.size, there=copied.there)
         parts.append(_published(each))
         stored.append(entry)
     outcomes = {each.outcome for each in done}
     document: Document = {
-        "outcome": next((o for o in ("stored", "copied", "unsigned") if o in outcomes), "present"),
+        "outcome": next(
+            (o for o in ("stored", "copied", "unsigned", "withheld") if o in outcomes), "present"
+        ),
         "key": key,
         "stores": stored,
         "seconds": round(seconds, 3),
         "exit_code": 0,
     }
     summary = f"{key} {'; '.join(parts)} ({duration(seconds)})"
+    if not parts:
+        summary = "nothing to publish: the image has the apt packages"
     return Outcome(document=document, summary=summary)
 
 
@@ -248,4 +309,5 @@ def _published(each: Publication) -> str:
             f"copied to {each.store}: {count(copied.packs, 'pack')}, "
             f"{human_bytes(copied.size)} in {duration(sum(took.values()))}"
         )
-    return _STANDS[each.outcome].format(each.store)
+    said = _STANDS[each.outcome].format(each.store)
+    return f"{said}: {each.why}" if each.why else said

@@ -95,10 +95,7 @@ def drop_note(settings: Settings) -> None:
 
 
 def _file(settings: Settings, *, create: bool = True) -> Path:
-    places = list(settings.trees.values())
-    if settings.wants_environment:
-        places.append(settings.prefix)
-    return private_file("build", places, ".json", create=create)
+    return private_file("build", settings.places, ".json", create=create)
 
 
 @contextmanager

@@ -125,6 +125,19 @@ class Settings:
         return bool(self.requirements or self.packages or self.lock)
 
     @property
+    def wants_packages(self) -> bool:
+        """Whether packages are wanted that the system has to have: apt's."""
+        return bool(self.apt)
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Directories that tell this configuration from others on this machine."""
+        places = list(self.trees.values())
+        if self.wants_environment:
+            places.append(self.prefix)
+        return tuple(places)
+
+    @property
     def signed(self) -> bool:
         """Whether only snapshots that a trusted key has signed are believed."""
         return bool(self.signing_key or self.trusted_keys)
@@ -303,6 +316,8 @@ def _check_combinations(settings: Settings) -> None:
                 hint="name a directory of its own, as /usr/local/cuda-12.6",
             )
         places["the toolkit"] = ("toolkit", settings.toolkit)
+    if settings.wants_packages and "system" in settings.trees:
+        raise clash("trees", "apt", "the tree system is that of the apt packages")
     if settings.wants_environment:
         if ENVIRONMENT_TREE in settings.trees:
             raise clash(

@@ -30,9 +30,9 @@ class Input:
     where: str = ""
 
 
-_ORDER = ("key", "format", "machine", "distribution", "libc", "python", "abi", "interpreter",
-          "prefix", "compile", "cuda", "toolkit", "handler", "tree", "apt", "lock", "option",
-          "index", "flash-attn", "constraint", "requirement")  # fmt: skip
+_ORDER = ("key", "format", "machine", "distribution", "base", "libc", "python", "abi",
+          "interpreter", "prefix", "compile", "cuda", "toolkit", "handler", "tree", "apt", "lock",
+          "option", "index", "flash-attn", "constraint", "requirement")  # fmt: skip
 
 
 def explain(identity: Identity) -> list[Input]:
@@ -67,6 +67,8 @@ def in_words(differences: Sequence[Difference], theirs: str = "the snapshot") ->
 def _sentence(each: Difference, theirs: str) -> str:
     kind, _, name = each.name.partition(":")
     what = f"{kind} {name}" if name else kind
+    if each.name == "base" and each.ours and each.theirs:
+        return f"the base image differs: {each.ours} here, {each.theirs} in {theirs}"
     if each.ours is None:
         return f"{what} ({each.theirs}) is in {theirs} only"
     if each.theirs is None:

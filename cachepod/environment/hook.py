@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from cachepod.environment.private import private_file
 from cachepod.environment.toolkit import captured, stays, with_toolkit
 from cachepod.errors import (
     CachepodError,
+    CheckFailed,
     CorruptObject,
     ObjectMissing,
     TreeUnreadable,
@@ -27,41 +28,69 @@ from cachepod.errors import (
 )
 from cachepod.model.names import manifest_name
 from cachepod.snapshot.progress import NoProgress, Progress
-from cachepod.snapshot.stamp import CUDA_TREE, ENVIRONMENT_TREE, State, read_stamp
+from cachepod.snapshot.stamp import (
+    CUDA_TREE,
+    ENVIRONMENT_TREE,
+    Stamp,
+    State,
+    read_stamp,
+    write_stamp,
+)
 from cachepod.stores.base import Store, WriteStore
 
 if TYPE_CHECKING:
     from cachepod.environment.config import Settings
     from cachepod.environment.identity import Identity
     from cachepod.environment.install import InstallReport
+    from cachepod.environment.layer import LayerInstallation
     from cachepod.environment.publication import Publication
     from cachepod.snapshot.scan import TreeSource
 
 _LOCK_PATIENCE = 900.0  # seconds; longer than any install that is still alive
 
 
-def trees(settings: Settings) -> dict[str, Path]:
+@dataclass(frozen=True)
+class Installation:
+    """
+    What an install did.
+
+    Args:
+        environment: Of the environment; None where none is asked for.
+
+        layer: Of the apt packages.
+    """
+
+    environment: InstallReport | None
+    layer: LayerInstallation | None = None
+
+
+def trees(settings: Settings, identity: Identity) -> dict[str, Path]:
     """Every tree that a snapshot of this configuration has, and where it lies."""
     roots = {ENVIRONMENT_TREE: settings.prefix} if settings.wants_environment else {}
+    if identity.layer is not None:
+        from cachepod.environment.layer import tree_place
+        from cachepod.system.record import TREE
+
+        roots[TREE] = tree_place()
     toolkit = captured(settings)
     if toolkit is not None:
         roots[CUDA_TREE] = toolkit
     return {**roots, **settings.trees}
 
 
-def brought(settings: Settings, *, force: bool = False) -> dict[str, Path]:
+def brought(settings: Settings, identity: Identity, *, force: bool = False) -> dict[str, Path]:
     """Those of them that a restore brings: not the CUDA toolkit of the image, unless by force."""
-    found = trees(settings)
+    found = trees(settings, identity)
     if not force and stays(settings):
         del found[CUDA_TREE]
     return found
 
 
-def sources(settings: Settings) -> list[TreeSource]:
+def sources(settings: Settings, identity: Identity) -> list[TreeSource]:
     """What a publish reads: every tree, and what lies around the CUDA toolkit."""
     from cachepod.snapshot.scan import TreeSource
 
-    found = [TreeSource(name, root) for name, root in trees(settings).items()]
+    found = [TreeSource(name, root) for name, root in trees(settings, identity).items()]
     toolkit = captured(settings)
     if toolkit is None:
         return found
@@ -134,8 +163,9 @@ def stored_digest(store: Store, key: str) -> str:
     return Manifest.digest_of(bytes(head))
 
 
-def check_publishable(settings: Settings, key: str, force: bool) -> None:
-    """Refuse to store, for ever and for everyone, what is not the environment of *key*."""
+def check_publishable(settings: Settings, identity: Identity, force: bool) -> None:
+    """Refuse to store, for ever and for everyone, what is not the environment of the key."""
+    key = identity.key
     if captured(settings) is not None:
         from cachepod.environment.cudatree import check_tree
 
@@ -176,9 +206,11 @@ def install_environment(
     *,
     force: bool = False,
     progress: Progress | None = None,
-) -> InstallReport | None:
+) -> Installation | None:
     """
-    Install what the configuration asks for; None where it asks for no environment.
+    Install what the configuration asks for; None where it asks for nothing that is installed.
+
+    The apt packages come first: what is built from source may need them.
 
     Two hooks that start for one prefix take turns, and the second finds the work done. The lease
     that a restore has taken is renewed meanwhile, so that other containers wait.
@@ -191,20 +223,50 @@ def install_environment(
         CheckFailed: It is installed, but a module that must be importable is not.
 
         ConfigurationProblem: The CUDA tree that the configuration names is not there.
+
+        NotRoot, AptFailed, DriverPackage: The apt packages cannot be had, and the configuration
+            says that this is an error.
     """
     if captured(settings) is not None:
         from cachepod.environment.cudatree import check_tree
 
         check_tree(settings)
-    if not settings.wants_environment:
+    if not settings.wants_environment and not settings.wants_packages:
         return None
-    from cachepod.environment.install import install
-
     told = progress or NoProgress()
-    with installing(settings, identity.key), _turn(settings.prefix, told):
-        # with the toolkit, for what is built from source
-        environ = with_toolkit(settings, os.environ)
-        return install(settings, identity, force=force, progress=told, environ=environ)
+    if identity.without is not None:
+        told.note(f"{sentence(identity.without)}; going on without")
+    with installing(settings, identity.key):
+        layer: LayerInstallation | None = None
+        if identity.layer is not None:
+            from cachepod.environment.layer import install_layer
+
+            layer = install_layer(settings, identity, told)
+            if layer.problem is not None:
+                told.note(f"{sentence(layer.problem)}; going on without")
+        if not settings.wants_environment:
+            return Installation(None, layer)
+        from cachepod.environment.install import install
+
+        with _turn(settings.prefix, told):
+            # with the toolkit, for what is built from source
+            environ = with_toolkit(settings, os.environ)
+            report = install(settings, identity, force=force, progress=told, environ=environ)
+            if report.outcome == "present" and layer is not None and layer.report is not None:
+                _check_again(settings, identity)
+        return Installation(report, layer)
+
+
+def _check_again(settings: Settings, identity: Identity) -> None:
+    """The environment was there before the packages that it counts on: only now it can be tried."""
+    from cachepod.environment.check import check
+
+    try:
+        check(settings.prefix, settings.check, with_toolkit(settings, os.environ))
+    except CheckFailed:
+        # Otherwise it would be published, and the next install would find it complete.
+        write_stamp(settings.prefix, Stamp(State.INSTALLING, identity.key, ENVIRONMENT_TREE))
+        raise
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cachepod.environment import pep508
 from cachepod.environment.config import Settings
@@ -21,11 +22,13 @@ from cachepod.environment.machine import Interpreter, interpreter
 from cachepod.environment.requirement import shown_path
 from cachepod.environment.requirements import Requirements, read_requirements, read_steps
 from cachepod.environment.torch import backend_of, choose
-from cachepod.errors import ConfigurationProblem, UsageProblem
+from cachepod.errors import CachepodError, ConfigurationProblem, UsageProblem
 from cachepod.model.fingerprint import KEY_FORMAT, Fingerprint
 from cachepod.model.names import NAMED_FAMILY
-from cachepod.system.base import distribution
 from cachepod.system.urls import plain
+
+if TYPE_CHECKING:
+    from cachepod.environment.layer import Layer
 
 TREES_FAMILY = "trees"
 _PYPI = "https://pypi.org/simple"
@@ -52,6 +55,10 @@ class Identity:
         flash_attn: What is wanted of it; it is not among the requirements.
 
         wheres: Name of an input to who gave it, as ``requirements.txt:3``.
+
+        layer: What apt is to bring; None where the image has all of it, or cannot have it.
+
+        without: Why packages that are missing are gone without; None if none are.
     """
 
     fingerprint: Fingerprint
@@ -61,6 +68,8 @@ class Identity:
     torch_index: str = field(default="", repr=False)
     flash_attn: Plan | None = None
     wheres: Mapping[str, str] = field(default_factory=dict, repr=False)
+    layer: Layer | None = None
+    without: CachepodError | None = None
 
 
 def identify(settings: Settings, environ: Mapping[str, str] | None = None) -> Identity:
@@ -81,12 +90,25 @@ def identify(settings: Settings, environ: Mapping[str, str] | None = None) -> Id
     """
     environ = os.environ if environ is None else environ
     python = interpreter(settings.python, environ=environ, where=settings.source("python"))
+    layer: Layer | None = None
+    without: CachepodError | None = None
+    if settings.wants_packages:
+        from cachepod.environment.layer import layer_of
+
+        layer, without = layer_of(settings)
+    found = _identify(settings, python, environ, layer)
+    return replace(found, layer=layer, without=without) if settings.wants_packages else found
+
+
+def _identify(
+    settings: Settings, python: Interpreter, environ: Mapping[str, str], layer: Layer | None
+) -> Identity:
     if not settings.wants_environment:
-        if not settings.trees and not settings.toolkit:
+        if not settings.trees and not settings.toolkit and not settings.wants_packages:
             raise UsageProblem(
                 "there is nothing to do: no requirements and no tree", hint=_nothing_hint(settings)
             )
-        return _of_trees(settings, python)
+        return _of_trees(settings, python, layer)
     if settings.lock is not None:
         requirements = _read_lock(settings, settings.lock, python, environ)
         if settings.steps:
@@ -102,7 +124,7 @@ def identify(settings: Settings, environ: Mapping[str, str] | None = None) -> Id
             leave_out=(settings.prefix,),
         )
     requirements, plan = take_over(settings, _merged(settings, requirements))
-    return _of_environment(settings, requirements, python, plan)
+    return _of_environment(settings, requirements, python, plan, layer)
 
 
 def _nothing_hint(settings: Settings) -> str:
@@ -115,7 +137,7 @@ def _nothing_hint(settings: Settings) -> str:
     )
 
 
-def _of_trees(settings: Settings, python: Interpreter) -> Identity:
+def _of_trees(settings: Settings, python: Interpreter, layer: Layer | None) -> Identity:
     if settings.key:
         # the name alone decides: it may be restored to another directory than it was taken from
         inputs = {"key": settings.key}
@@ -125,23 +147,23 @@ def _of_trees(settings: Settings, python: Interpreter) -> Identity:
         )
     inputs = {"format": KEY_FORMAT, "machine": python.platform}
     wheres: dict[str, str] = {}
-    _add_shared(settings, inputs, wheres)
+    _add_shared(settings, layer, inputs, wheres)
     _add_toolkit(settings, settings.cuda, inputs, wheres)
     fingerprint = Fingerprint(TREES_FAMILY, inputs)
     return Identity(fingerprint, fingerprint.key, Requirements(), python, wheres=wheres)
 
 
-def _add_shared(settings: Settings, inputs: dict[str, str], wheres: dict[str, str]) -> None:
+def _add_shared(
+    settings: Settings, layer: Layer | None, inputs: dict[str, str], wheres: dict[str, str]
+) -> None:
     """Trees, apt packages and the handler."""
     for name, folder in settings.trees.items():
         inputs[f"tree:{name}"] = str(folder)
         wheres[f"tree:{name}"] = settings.source("trees")
-    for package in settings.apt:
-        name, _, version = package.partition("=")
-        inputs[f"apt:{name}"] = version or "any version"
-        wheres[f"apt:{name}"] = settings.source("apt")
-    if settings.apt:
-        inputs["distribution"] = distribution()
+    if layer is not None:
+        from cachepod.environment.layer import add_inputs
+
+        add_inputs(layer, settings, inputs, wheres)
     if settings.handler:
         inputs["handler"] = settings.handler
         wheres["handler"] = settings.source("handler")
@@ -170,7 +192,11 @@ def _add_toolkit(
 
 
 def _of_environment(
-    settings: Settings, requirements: Requirements, python: Interpreter, plan: Plan | None
+    settings: Settings,
+    requirements: Requirements,
+    python: Interpreter,
+    plan: Plan | None,
+    layer: Layer | None,
 ) -> Identity:
     build = choose(settings, requirements, python)
     inputs = {
@@ -191,7 +217,7 @@ def _of_environment(
     if not settings.compile:
         inputs["compile"] = "no"
         wheres["compile"] = settings.source("compile")
-    _add_shared(settings, inputs, wheres)
+    _add_shared(settings, layer, inputs, wheres)
     _add_toolkit(settings, build.cuda, inputs, wheres)
     _add_requirements(requirements, inputs, wheres)
     if plan is not None:
@@ -271,8 +297,6 @@ def _link(place: str) -> str:
 
 def _merged(settings: Settings, found: Requirements) -> Requirements:
     """What the files say of indexes, after what the configuration says, which comes first."""
-    from dataclasses import replace
-
     return replace(
         found,
         index_url=settings.index_url or found.index_url,

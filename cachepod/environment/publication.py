@@ -6,7 +6,7 @@ After a restore that was a hit all of it is a look at each store, and imports no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,12 @@ from cachepod.environment.hook import (
     sentence,
     sources,
     stored_digest,
+    trees,
 )
 from cachepod.errors import CachepodError, StoreUnreachable
 from cachepod.model.names import manifest_name
 from cachepod.snapshot.progress import Progress
-from cachepod.snapshot.stamp import State, read_stamp
+from cachepod.snapshot.stamp import Stamp, State, read_stamp
 from cachepod.stores.base import WriteStore, exists
 
 if TYPE_CHECKING:
@@ -43,16 +44,20 @@ class Publication:
             was first: as :class:`.PublishReport` says. ``copied``: from another store.
             ``filling``: a process that was left behind copies it. ``absent``: it lacks the
             snapshot, and the setting ``fill`` leaves it so. ``unsigned``: no key to sign it with.
+            ``withheld``: not what the key promises.
 
         report: Of a publish from the trees.
 
         copied: Of a copy.
+
+        why: What it lacks if it is withheld, as a clause.
     """
 
     store: str
     outcome: str
     report: PublishReport | None = None
     copied: CopyReport | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,10 @@ def publish_everywhere(
     that does not answer is no failure.
     """
     key = identity.key
-    known = not force and _is_known(settings, key)
+    if not trees(settings, identity):  # apt packages alone, and the image has them
+        return []
+    stamps = {name: read_stamp(root) for name, root in brought(settings, identity).items()}
+    known = not force and all(_is_known(stamp, key) for stamp in stamps.values())
     keyring: Keyring | None = None
     if settings.signed and not known:
         from cachepod.environment.trust import keyring_of
@@ -98,15 +106,18 @@ def publish_everywhere(
 
         seen = recent_hit(settings, key)
     run = _Publishing(settings, identity, keyring, told, seen)
-    spoilt = "" if known else _spoilt(settings, key)
+    spoilt = "" if known else _spoilt(stamps, key)
     standings = run.look(stores, force, spoilt, once=known)
     lacking = [each for each in standings if not each.present]
     origin = next((each.store for each in standings if each.present), None)
     if known and origin is not None:
         run.forgive()
     if lacking:
-        check_publishable(settings, key, force)
-        if known and origin is not None:
+        check_publishable(settings, identity, force)
+        why = _withheld(settings, identity)
+        if why:
+            run.withhold([each.store for each in lacking], why)
+        elif known and origin is not None:
             run.after_a_hit(origin, [each.store for each in lacking])
         elif origin is not None and not any(each.replace for each in lacking):
             run.replicate(origin, lacking)
@@ -122,24 +133,35 @@ def publish_everywhere(
     return [run.done[store.url] for store in stores if store.url in run.done]
 
 
-def _is_known(settings: Settings, key: str) -> bool:
-    """Whether the trees hold the snapshot of *key*, so that a restore or publish has judged it."""
-    stamps = [read_stamp(root) for root in brought(settings).values()]
-    return all(
-        stamp is not None and stamp.state is State.COMPLETE and stamp.key == key for stamp in stamps
-    )
+def _is_known(stamp: Stamp | None, key: str) -> bool:
+    """Whether a tree holds the snapshot of *key*, so that a restore or publish has judged it."""
+    return stamp is not None and stamp.state is State.COMPLETE and stamp.key == key
 
 
-def _spoilt(settings: Settings, key: str) -> str:
+def _spoilt(stamps: Mapping[str, Stamp | None], key: str) -> str:
     """
     Digest of a snapshot of *key* that did not work here, where an install has; empty if none.
 
     A restore found it out, and the install that followed passed the same checks.
     """
-    stamp = read_stamp(settings.prefix) if settings.wants_environment else None
-    if stamp is None or stamp.key != key or stamp.state is not State.INSTALLED:
+    for stamp in stamps.values():
+        if (
+            stamp is not None
+            and stamp.key == key
+            and stamp.state is State.INSTALLED
+            and stamp.spoils
+        ):
+            return stamp.spoils
+    return ""
+
+
+def _withheld(settings: Settings, identity: Identity) -> str:
+    """Why the trees are not what the key promises, although they are whole; empty if they are."""
+    if identity.layer is None:
         return ""
-    return stamp.spoils
+    from cachepod.environment.layer import withheld
+
+    return withheld(settings, identity)
 
 
 class _Publishing:
@@ -208,6 +230,11 @@ class _Publishing:
 
             replace = not vouched(store, self._keyring, name)
         return Standing(store, not replace, replace)
+
+    def withhold(self, lacking: Sequence[WriteStore], why: str) -> None:
+        """Store nothing, for *why*; a worker may run what is there all the same."""
+        for store in lacking:
+            self._note(Publication(store.url, "withheld", why=why))
 
     def after_a_hit(self, origin: WriteStore, lacking: Sequence[WriteStore]) -> None:
         """What the trees hold is safe in *origin*; the setting says when the others get it."""
@@ -293,7 +320,7 @@ class _Publishing:
                 self._believed(standing.store),
                 self._key,
                 self._identity.fingerprint,
-                sources(self._settings),
+                sources(self._settings, self._identity),
                 level=self._settings.level,
                 threads=self._settings.threads,
                 force=standing.replace,

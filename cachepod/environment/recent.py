@@ -12,7 +12,6 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from cachepod.environment.hook import trees
 from cachepod.environment.private import private_file, write_private
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def remember_hit(settings: Settings, result: Restoration) -> None:
         return
     document = {"key": result.key, "store": result.store, "time": _now()}
     try:
-        file = private_file("hit", trees(settings).values(), ".json")
+        file = private_file("hit", settings.places, ".json")
         write_private(file, json.dumps(document))
     except OSError:
         pass
@@ -43,7 +42,7 @@ def recent_hit(settings: Settings, key: str) -> str:
     It is told once: whoever asks later finds out by asking the store.
     """
     try:
-        file = private_file("hit", trees(settings).values(), ".json", create=False)
+        file = private_file("hit", settings.places, ".json", create=False)
         with open(file, "rb") as opened:
             found = json.loads(opened.read(_LIMIT))
         file.unlink()

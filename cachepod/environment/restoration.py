@@ -7,8 +7,6 @@ nothing here leaves a prefix that an install would take for complete and that is
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -16,8 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cachepod.environment.building import kept
-from cachepod.environment.hook import brought, sentence, stored_digest
-from cachepod.environment.toolkit import captured, with_toolkit
+from cachepod.environment.hook import sentence, stored_digest
+from cachepod.environment.inplace import confirm, targets_of, tried
+from cachepod.environment.outcome import Restoration
+from cachepod.environment.toolkit import captured
 from cachepod.environment.waiting import Pause, Wait, build_or_await
 from cachepod.errors import (
     EXIT_DAMAGED,
@@ -26,7 +26,6 @@ from cachepod.errors import (
     EXIT_PARTIAL,
     EXIT_UNREACHABLE,
     CachepodError,
-    CheckFailed,
     CorruptObject,
     Miss,
     ObjectMissing,
@@ -34,70 +33,15 @@ from cachepod.errors import (
     Untrusted,
 )
 from cachepod.snapshot.progress import NoProgress, Progress
-from cachepod.snapshot.stamp import ENVIRONMENT_TREE, Stamp, State, read_stamp, write_stamp
 from cachepod.stores.base import WriteStore
 
 if TYPE_CHECKING:
     from cachepod.environment.config import Settings
     from cachepod.environment.identity import Identity
-    from cachepod.snapshot.catalog import Relative
-    from cachepod.snapshot.restore import RestoreReport
+
+__all__ = ["Restoration", "restore_environment"]
 
 _LOOKS = 4  # restores that are tried, each after another container has published
-
-
-@dataclass(frozen=True)
-class Restoration:
-    """
-    How a restore ended.
-
-    Args:
-        outcome: ``confirmed``, ``restored`` or ``updated``: the trees hold the snapshot;
-            ``partial``: a relative's environment was brought, an install must top it up;
-            ``miss``, ``unreachable`` or ``damaged``: an install must do it all.
-
-        key: What was looked for.
-
-        exit_code: What the command ends with.
-
-        source: The key of the snapshot that was brought, empty if none was.
-
-        store: Where it came from.
-
-        report: The engine's.
-
-        nearest: The snapshot that comes closest, when the key was not found.
-
-        problem: Why it is not a hit.
-
-        checked: Seconds that trying the interpreter and the imports took.
-
-        waited: Seconds spent waiting for another container to publish the key.
-
-        lease: Who builds after a miss: ``taken`` or ``taken over``: this container; ``awaited``:
-            another did; ``none``: this one, without the others knowing. Empty after a plain hit.
-
-        built_by: The other container, as a person calls it.
-
-        remark: What a reader of a miss should know of it, as a clause.
-
-        filling: URLs of nearer stores that get the snapshot in the background.
-    """
-
-    outcome: str
-    key: str
-    exit_code: int = EXIT_DONE
-    source: str = ""
-    store: str = ""
-    report: RestoreReport | None = None
-    nearest: Relative | None = None
-    problem: CachepodError | None = None
-    checked: float = 0.0
-    waited: float = 0.0
-    lease: str = ""
-    built_by: str = ""
-    remark: str = ""
-    filling: tuple[str, ...] = ()
 
 
 @dataclass
@@ -167,10 +111,15 @@ def restore_environment(
     """
     told = progress or NoProgress()
     # A name of the user's own may stand for another snapshot by now: that is for the stores to say.
-    report = None if force or settings.key else _confirmed(settings, identity.key)
-    if report is not None:
-        found = Restoration("confirmed", identity.key, source=identity.key, report=report)
-        return _tried(settings, identity, found, told)
+    found = None if force or settings.key else confirm(settings, identity, told)
+    if found is not None:
+        if identity.without is not None:
+            told.note(f"{sentence(identity.without)}; going on without")
+        return tried(settings, identity, found, told)
+    if identity.layer is not None and identity.layer.obstacle is not None:
+        # Whatever a store has cannot be used here, and the install says the same.
+        problem = identity.layer.obstacle
+        return Restoration("miss", identity.key, exit_code=EXIT_MISS, problem=problem)
     search = _Search()
     if settings.signed:
         from cachepod.environment.trust import believed, may_publish
@@ -179,9 +128,9 @@ def restore_environment(
         search.builds = may_publish(stores)
     hit = _hit(settings, identity, stores, search, force, told)
     if hit is None and settings.key and not force:
-        report = _confirmed(settings, identity.key)
-        if report is not None:  # no store has it, and the trees still hold it
-            return Restoration("confirmed", identity.key, source=identity.key, report=report)
+        found = confirm(settings, identity, told)
+        if found is not None:  # no store has it, and the trees still hold it
+            return found
     wait = Wait()
     looks = 1
     while hit is None and search.builds and search.lacking and looks < _LOOKS:
@@ -191,6 +140,8 @@ def restore_environment(
         hit = _hit(settings, identity, stores, search, force, told)
         looks += 1
     filling: tuple[str, ...] = ()
+    if hit is not None and identity.without is not None:
+        told.note(f"{sentence(identity.without)}; going on without")
     if hit is None:
         with kept(settings, wait.lease):
             hit = _no_hit(settings, identity, search, force, told)
@@ -250,12 +201,6 @@ def _no_hit(
     return _from_relative(settings, identity, search, force, progress)
 
 
-def _confirmed(settings: Settings, key: str) -> RestoreReport | None:
-    from cachepod.snapshot.restore import Target, confirmed
-
-    return confirmed([Target(name, root) for name, root in brought(settings).items()], key)
-
-
 def _hit(
     settings: Settings,
     identity: Identity,
@@ -272,11 +217,17 @@ def _hit(
         found = _from_store(settings, identity, store, stores, search, force, progress)
         if found is None:
             continue
-        tried = _tried(settings, identity, found, progress)
-        if tried.exit_code == EXIT_DONE:
-            return tried
+        if identity.layer is not None:
+            from cachepod.environment.merging import is_at_fault, merged
+
+            found = merged(settings, identity, found, progress)
+            if found.problem is not None and not is_at_fault(found.problem):
+                return found  # what the store has is good, and stays
+        found = tried(settings, identity, found, progress)
+        if found.exit_code == EXIT_DONE:
+            return found
         search.answered.append(store)
-        search.spoilt = tried
+        search.spoilt = found
         _note_useless(store, identity.key, search)
         search.lacking.append(store)  # what is installed now is published in its place
         break
@@ -304,13 +255,13 @@ def _from_store(
     progress: Progress,
 ) -> Restoration | None:
     from cachepod.snapshot.pins import pinned_when_long
-    from cachepod.snapshot.restore import Target, restore
+    from cachepod.snapshot.restore import restore
 
     try:
         report = restore(
             store,
             identity.key,
-            [Target(name, root) for name, root in brought(settings, force=force).items()],
+            targets_of(settings, identity, force),
             expect=None if settings.key else identity.fingerprint,
             latest=bool(settings.key),
             threads=settings.threads,
@@ -346,49 +297,6 @@ def _from_store(
             report.outcome, identity.key, source=identity.key, store=store.url, report=report
         )
     return None
-
-
-def _tried(
-    settings: Settings, identity: Identity, restored: Restoration, progress: Progress
-) -> Restoration:
-    """*restored* if the environment works on this machine; else a miss, to be installed anew."""
-    if settings.toolkit:
-        from cachepod.environment.around import settle
-
-        settle(settings, progress, fresh=restored.outcome != "confirmed")
-    if not settings.wants_environment:
-        return restored
-    from cachepod.environment.check import check, interpreter_works
-
-    started = time.monotonic()
-    problem: CachepodError | None = None
-    if not interpreter_works(settings.prefix, identity.interpreter):
-        problem = Miss(
-            identity.key, "the interpreter of this machine is not the one of the snapshot"
-        )
-    elif restored.outcome != "confirmed":
-        try:
-            check(settings.prefix, settings.check, with_toolkit(settings, os.environ))
-        except CheckFailed as error:
-            problem = error
-    checked = time.monotonic() - started
-    if problem is None:
-        return replace(restored, checked=checked)
-    # Otherwise the next restore would confirm it, and an install would find it complete.
-    before = read_stamp(settings.prefix)
-    spoils = before.manifest if before is not None else ""
-    write_stamp(
-        settings.prefix, Stamp(State.INSTALLING, identity.key, ENVIRONMENT_TREE, spoils=spoils)
-    )
-    return Restoration(
-        "miss",
-        identity.key,
-        exit_code=EXIT_MISS,
-        store=restored.store,
-        problem=problem,
-        checked=checked,
-        waited=restored.waited,
-    )
 
 
 def _from_relative(

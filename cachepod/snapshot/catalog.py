@@ -27,7 +27,17 @@ _LOOKED_AT = 32
 #: Inputs in which the environment of a relative may differ and still be brought up to what is
 #: wanted by an installer, for they say what is installed and not what it is installed on.
 _TOPPED_UP = frozenset(
-    {"requirement", "constraint", "option", "lock", "index", "apt", "handler", "toolkit"}
+    {
+        "requirement",
+        "constraint",
+        "option",
+        "lock",
+        "index",
+        "apt",
+        "base",
+        "handler",
+        "toolkit",
+    }
 )
 
 OnError = Callable[[str, CachepodError], None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cachepod.environment import identity as module
+from cachepod.environment import layer
 from cachepod.environment.config import Settings, load_settings
 from cachepod.environment.explanation import explain, in_words
 from cachepod.environment.identity import Identity, identify
@@ -21,6 +23,9 @@ from cachepod.environment.machine import Interpreter
 from cachepod.errors import ConfigurationProblem, UsageProblem
 from cachepod.model.fingerprint import Difference, Fingerprint
 from cachepod.model.names import family_of
+from cachepod.system.base import STATUS
+from tests.support.apt import IMAGE
+from tests.support.dpkg import database, lay
 
 CPYTHON = Interpreter(
     implementation="cpython",
@@ -55,9 +60,15 @@ class Machine:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.python = CPYTHON
-        self.system = "ubuntu 22.04"
+        self.root = folder.parent / "root"
+        self.system("22.04")
         monkeypatch.setattr(module, "interpreter", lambda *args, **kwargs: self.python)
-        monkeypatch.setattr(module, "distribution", lambda: self.system)
+        monkeypatch.setattr(layer, "ROOT", self.root)
+
+    def system(self, release: str, packages: Mapping[str, str] = IMAGE) -> None:
+        """What the machine is."""
+        os_release = f'ID=ubuntu\nVERSION_ID="{release}"\n'
+        lay(self.root, {"etc/os-release": os_release, STATUS: database(packages)})
 
     def settings(
         self,
@@ -201,16 +212,25 @@ class TestTheKey:
         assert before.key != after.key
         assert name in {each.name for each in before.fingerprint.differences(after.fingerprint)}
 
-    def test_depends_on_the_system_only_where_apt_packages_are_asked_for(
+    def test_depends_on_the_system_only_where_apt_packages_are_missing(
         self, machine: Machine
     ) -> None:
         plain, apt = machine.key(), machine.key(STACK, apt=("ffmpeg=7:4.4.2",))
-        machine.system = "ubuntu 24.04"
+        machine.system("24.04")
+        assert machine.key(STACK, apt=("curl",)) == plain
         assert machine.key() == plain
         found = machine.identify(STACK, apt=("ffmpeg=7:4.4.2",))
         assert found.key != apt
         assert found.fingerprint.inputs["apt:ffmpeg"] == "7:4.4.2"
         assert found.fingerprint.inputs["distribution"] == "ubuntu 24.04"
+        machine.system("24.04", {**IMAGE, "tzdata:all": "2024a"})
+        again = machine.identify(STACK, apt=("ffmpeg=7:4.4.2",))
+        (said,) = in_words(found.fingerprint.differences(again.fingerprint))
+        assert re.fullmatch(
+            r"the base image differs: \w{16} \(3 packages\) here, \w{16} \(4 packages\) in the "
+            r"snapshot",
+            said,
+        )
 
     def test_depends_on_constraints_and_options(self, machine: Machine) -> None:
         machine.folder.mkdir()

@@ -57,4 +57,4 @@ def command(call: Invocation, force: bool) -> Outcome:
     remember_hit(settings, result)
     seconds = time.monotonic() - started
     call.mention(note_restore(result, stores, seconds))
-    return restoration(result, settings, seconds)
+    return restoration(result, settings, identity, seconds)

@@ -106,7 +106,7 @@ def _restore(call: Invocation, settings: Settings, identity: Identity) -> Outcom
             )
         seconds = time.monotonic() - started
         inner.mention(note_restore(result, stores, seconds))
-        return restoration(result, settings, seconds)
+        return restoration(result, settings, identity, seconds)
 
     return watched_stage(
         call,
