@@ -29,6 +29,7 @@ from cachepod.model.summary import Summary
 from cachepod.model.tables import Entries, Kind
 from cachepod.snapshot.paths import LONGEST, reachable
 from cachepod.snapshot.stamp import Stamp, State, read_stamp, state_directory, write_stamp
+from cachepod.snapshot.ticks import outlast
 
 _HEAD = struct.Struct("<8s32sQ")
 _MAGIC = b"cpindex\x01"
@@ -67,6 +68,10 @@ class Held:
             and info.st_ctime_ns == self.ctime[row]
             and info.st_size == entries.size[row]
         )
+
+    def is_whole(self) -> bool:
+        """Whether every entry is there and untouched; what was added beside them is not minded."""
+        return _is_whole(self)
 
 
 def write_held(
@@ -157,7 +162,35 @@ def holds(
     held = read_held(root, tree)
     if held is None or held.manifest.digest != stamp.manifest:
         return None
-    return held if _is_whole(held) else None
+    return held if held.is_whole() else None
+
+
+def reindex(held: Held) -> None:
+    """
+    Take the ctimes of the tree anew, for links to its files, or links gone, have changed them.
+
+    Only for a tree that was whole before. A file that is not the one it was stays unknown.
+
+    Raises:
+        OSError: As the file system has it; the tree is then restored anew when it is asked for.
+    """
+    entries = held.manifest.entries
+    directories = paths_of(entries, held.row, os.path.abspath(os.fsencode(held.root)))
+    inode, ctime = array("Q", held.inode), array("q", held.ctime)
+    for row, (kind, parent) in enumerate(zip(entries.kind, entries.parent, strict=True)):
+        above = directories.get(parent)
+        if kind != Kind.FILE or above is None:
+            continue
+        with reachable(above + b"/" + entries.names[row]) as short:
+            info = os.lstat(short)
+        known = info.st_ino == inode[row] and info.st_size == entries.size[row]
+        ctime[row] = info.st_ctime_ns if known else 0
+    stamp = read_stamp(held.root)
+    if stamp is None or stamp.manifest != held.manifest.digest:
+        return
+    manifest = (state_directory(held.root) / _MANIFEST).read_bytes()
+    write_held(held.root, stamp, manifest, held.manifest.digest, inode, ctime)
+    outlast(max(ctime, default=0))
 
 
 def _is_whole(held: Held) -> bool:

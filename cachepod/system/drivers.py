@@ -19,7 +19,7 @@ _DRIVER = (
     r"cuda(?:-\d+){0,2}|cuda-(?:drivers|runtime|demo-suite)(?:-.*)?"
     rf"|nvidia-(?:{_NVIDIA})(?:-.*)?"
     r"|libcuda1(?:-.*)?|libcudadebugger1|libnvcuvid1|libnvoptix1"
-    r"|libnvidia-(?!container|egl-).*"
+    r"|libnvidia-(?!container|egl-|ml-dev).*"
     r"|(?:firmware-nvidia|xserver-xorg-video-nvidia|linux-(?:modules|objects|signatures)-nvidia).*"
 )
 
@@ -29,7 +29,7 @@ def is_driver(package: str) -> bool:
     Whether *package* is a driver of the GPU, a part of one, or a package made to bring one.
 
     Args:
-        package: A name, as it may be followed by ``:ARCHITECTURE`` and ``=VERSION``.
+        package: A name, as it may be followed by ``:ARCHITECTURE``, ``=VERSION`` or ``/RELEASE``.
     """
-    name = re.split("[:=]", package, maxsplit=1)[0]
+    name = re.split("[:=/]", package, maxsplit=1)[0]
     return re.fullmatch(_DRIVER, name) is not None

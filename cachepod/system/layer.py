@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cachepod.errors import CachepodError
 from cachepod.snapshot.progress import Progress
 from cachepod.system.base import installed, missing_of
-from cachepod.system.record import TREE, place
+from cachepod.system.record import TREE, Progressed, place, read_record
 
 __all__ = [
     "TREE",
@@ -96,6 +97,7 @@ def install(
     root: Path = Path("/"),
     exclude: Sequence[Path] = (),
     key: str = "",
+    min_free: float = 0.0,
     progress: Progress | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> LayerReport:
@@ -116,6 +118,8 @@ def install(
 
         key: What the tree is made for, for its stamp.
 
+        min_free: Share of the file system that must stay free.
+
         environ: The environment of apt; proxies are taken from it.
 
     Raises:
@@ -133,7 +137,18 @@ def install(
 
         TreeUnreadable: The file system cannot be read.
     """
-    raise NotImplementedError
+    from cachepod.system import install as installing
+
+    return installing.install(
+        packages,
+        debs=debs,
+        root=root,
+        exclude=exclude,
+        key=key,
+        min_free=min_free,
+        progress=progress,
+        environ=environ,
+    )
 
 
 def apply(
@@ -155,14 +170,32 @@ def apply(
 
         AptLocked: Another process has held dpkg's lock for too long.
 
+        NewerFormat: A later cachepod made the layer.
+
         NotEnoughSpace, SpaceExhausted, TreeUnreadable: As they say; a later apply completes it.
     """
-    raise NotImplementedError
+    from cachepod.system import apply as applying
+
+    return applying.apply(root, trusted=trusted, progress=progress)
 
 
 def applied(root: Path = Path("/")) -> bool:
     """Whether what :func:`place` holds is merged into *root* and still there."""
-    raise NotImplementedError
+    from cachepod.system.metadata import decode, digest_of, read_metadata
+
+    record = read_record(root)
+    if record is None or record.state is not Progressed.IN_PLACE or not record.layer:
+        return False
+    try:
+        data = read_metadata(place(root))
+        if digest_of(data) != record.layer:
+            return False
+        wanted = decode(data, "").packages
+    except CachepodError:
+        return False
+    found = installed(root)
+    here = {} if found is None else found.versions
+    return all(here.get(name) == version for name, version in wanted.items())
 
 
 def missing(packages: Sequence[str], root: Path = Path("/")) -> list[str]:

@@ -54,16 +54,14 @@ class Record:
 
         asked: What was asked for, by whoever installed here; empty where the layer came by apply.
 
-        captured: Whether all that was ever added to the base is in the tree.
-
-        why: Why not, in words.
+        why: Why the tree is not what a new container of the same base needs for what was asked,
+            in words; empty where it is.
     """
 
     state: Progressed
     base: Base | None
     layer: str = ""
     asked: tuple[str, ...] = ()
-    captured: bool = False
     why: str = ""
 
 
@@ -95,7 +93,6 @@ def read_record(root: Path) -> Record | None:
             ),
             layer=str(value["layer"]),
             asked=tuple(str(name) for name in value["asked"]),
-            captured=value["captured"] is True,
             why=str(value["why"]),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
