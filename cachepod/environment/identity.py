@@ -111,10 +111,6 @@ def _identify(
         return _of_trees(settings, python, layer)
     if settings.lock is not None:
         requirements = _read_lock(settings, settings.lock, python, environ)
-        if settings.steps:
-            from cachepod.environment.profiles import check_lock
-
-            check_lock(settings, requirements, python.markers, environ)
     else:
         requirements = read_steps(
             settings.steps or (settings.own_step,),
@@ -123,6 +119,10 @@ def _identify(
             environ=environ,
             leave_out=(settings.prefix,),
         )
+    if settings.steps:
+        from cachepod.environment.profiles import judge
+
+        settings = judge(settings, requirements, python.markers, environ)
     requirements, plan = take_over(settings, _merged(settings, requirements))
     return _of_environment(settings, requirements, python, plan, layer)
 

@@ -14,7 +14,7 @@ Imported only where there is a handler, or tables of some.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +262,36 @@ def _module_name(module: str) -> str:
     return pep508.normalized(module.partition(".")[0])
 
 
-def check_lock(
+def judge(
+    settings: Settings,
+    found: Requirements,
+    variables: Mapping[str, str],
+    environ: Mapping[str, str],
+) -> Settings:
+    """
+    Look at a profile beside the requirements that were read: what was asked for, or a lock.
+
+    Returns:
+        *settings*; without the CUDA release of a built-in profile, if they name a torch of their
+        own that is not built for it. Then torch says which it is, as it does without a profile.
+
+    Raises:
+        ConfigurationProblem: The lock lacks what the profile asks for.
+    """
+    from cachepod.environment.torch import builds_of
+
+    if settings.lock is not None:
+        _check_lock(settings, found, variables, environ)
+    torch = found.pinned("torch")
+    if not torch or not settings.sources.get("cuda", "").startswith("profile "):
+        return settings
+    local = torch.partition("+")[2]
+    if settings.cuda in builds_of(torch) and local in ("", f"cu{settings.cuda.replace('.', '')}"):
+        return settings
+    return replace(settings, cuda="", sources={**settings.sources, "cuda": "default"})
+
+
+def _check_lock(
     settings: Settings,
     locked: Requirements,
     variables: Mapping[str, str],
@@ -272,12 +301,7 @@ def check_lock(
     Refuse a lock that was made without the profile, or before it was what it is.
 
     Files are not looked at: where there is a lock they need not be there.
-
-    Raises:
-        ConfigurationProblem: It lacks what the profile asks for.
     """
-    from dataclasses import replace
-
     steps = [replace(step, files=()) for step in settings.steps if step.of_profile]
     wanted = read_steps(
         steps, root=settings.root, variables=variables, environ=environ,
@@ -285,7 +309,8 @@ def check_lock(
     )  # fmt: skip
     held = {each.name for each in locked.lines}
     for each in wanted.lines:
-        if each.name not in held and " " not in each.name:
+        # flash-attn is in no lock, and what tells no name cannot be looked for
+        if each.name not in held and each.name != "flash-attn" and " " not in each.name:
             assert settings.lock is not None
             raise ConfigurationProblem(
                 settings.source("lock"),

@@ -194,6 +194,30 @@ class TestTheConfigurationsOwn:
         vision = requirements(known(f"packages = ['{torch}']\n", handler="video"))["torchvision"]
         assert vision == {"==2.8.*": "==0.23.*", "==2.6.*": "==0.21.*"}.get(audio, "==0.22.0")
 
+    @pytest.mark.parametrize(
+        ("torch", "cuda", "index"),
+        [
+            ("2.7.1", "12.6", None),
+            ("2.8.0", "12.6", "https://download.pytorch.org/whl/cu126"),
+            ("2.4.0", "12.1", None),
+            ("2.7.0+cu118", "11.8", None),
+            ("2.7.0+cpu", None, None),
+            ("2.16.0.dev1", None, None),
+        ],
+    )
+    def test_the_built_in_cuda_is_no_reason_to_refuse_another_torch(
+        self, torch: str, cuda: str | None, index: str | None
+    ) -> None:
+        """A plain installation of it would work."""
+        inputs = known(f"packages = ['torch=={torch}']\n", handler="tts").fingerprint.inputs
+        assert inputs.get("cuda") == cuda
+        assert inputs.get("index:torch") == index
+
+    def test_a_cuda_of_ones_own_is_one(self) -> None:
+        text = "packages = ['torch==2.4.0']\n[handlers.tts]\ncuda = '12.6'\n"
+        with pytest.raises(UsageProblem, match=r"cachepod.toml:3: there is no torch 2.4.0"):
+            known(text, handler="tts")
+
     def test_a_torchaudio_of_ones_own_stays_what_it_is(self) -> None:
         text = "packages = ['torch==2.8.0', 'torchaudio==2.7.1']\n"
         assert requirements(known(text, handler="tts"))["torchaudio"] == "==2.7.1"
