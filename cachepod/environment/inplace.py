@@ -31,7 +31,7 @@ def confirm(settings: Settings, identity: Identity, progress: Progress) -> Resto
         nothing = not targets and not trees(settings, identity)
         report = RestoreReport("confirmed") if nothing else confirmed(targets, key)
     else:
-        from cachepod.environment.merging import confirmed_below, merged
+        from cachepod.environment.merging import confirmed_below, is_at_fault, merged
 
         report = confirmed_below(settings, identity)
     if report is None:
@@ -40,8 +40,8 @@ def confirm(settings: Settings, identity: Identity, progress: Progress) -> Resto
     if identity.layer is None:
         return found
     found = merged(settings, identity, found, progress)
-    if found.problem is None:
-        return found
+    if found.problem is None or not is_at_fault(identity, found.problem):
+        return found  # where this machine prevents the merge, no store is of any help
     progress.note(sentence(found.problem))
     return None
 

@@ -158,32 +158,33 @@ def holds_layer(key: str) -> bool:
 
 
 def in_place(identity: Identity) -> bool:
-    """
-    Whether all that the layer shall have is merged into this system, under whatever key.
-
-    Of a tree that came from a snapshot, or went into one, the manifest knows what was asked for.
-    """
-    if identity.layer is None:
+    """Whether just what the layer shall have is merged into this system, under whatever key."""
+    wanted = identity.layer
+    if wanted is None:
         return True
-    root = tree_place()
-    stamp = read_stamp(root)
+    stamp = read_stamp(tree_place())
     if stamp is None or stamp.state not in (State.COMPLETE, State.INSTALLED):
         return False
-    if stamp.key != identity.key and not _is_of_same_inputs(root, identity):
+    record = read_record(ROOT)
+    if record is None or record.base != wanted.base or record.why:
+        return False
+    if set(record.asked) != set(wanted.packages):
         return False
     from cachepod.system.layer import applied
 
     return applied(ROOT)
 
 
-def _is_of_same_inputs(root: Path, identity: Identity) -> bool:
-    from cachepod.snapshot.held import read_held
+def is_mislabelled(identity: Identity) -> bool:
+    """Whether the tree of the layer is for another base than its key says."""
+    from cachepod.system.metadata import decode, read_metadata
 
-    held = read_held(root, TREE)
-    if held is None:
-        return False
-    theirs = held.manifest.summary.fingerprint
-    return not any(map(of_layer, identity.fingerprint.differences(theirs)))
+    root = tree_place()
+    try:
+        found = decode(read_metadata(root), str(root))
+    except CachepodError:
+        return True
+    return identity.layer is None or found.base != identity.layer.base
 
 
 def adopt(identity: Identity, state: State) -> None:
@@ -226,8 +227,8 @@ def apply_layer(settings: Settings, progress: Progress) -> ApplyReport:
     """
     from cachepod.system import layer
 
-    if not layer.applied(ROOT):
-        progress.phase("apply")
+    if layer.applied(ROOT):
+        return layer.ApplyReport("confirmed")
     return layer.apply(ROOT, trusted=settings.signed, progress=progress)
 
 
@@ -269,12 +270,12 @@ def install_layer(settings: Settings, identity: Identity, progress: Progress) ->
     try:
         if wanted.obstacle is not None:
             raise wanted.obstacle
-        progress.phase("apt")
         report = layer.install(
             wanted.packages,
             root=ROOT,
             exclude=_not_the_systems(settings),
             key=identity.key,
+            min_free=settings.min_free,
             progress=progress,
         )
     except CachepodError as error:

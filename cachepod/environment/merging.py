@@ -18,6 +18,7 @@ from cachepod.environment.layer import (
     apply_layer,
     holds_layer,
     in_place,
+    is_mislabelled,
     make_ours,
     refuse,
 )
@@ -86,15 +87,13 @@ def merged(
         except OSError as error:
             raise write_problem(error.filename or "", error) from error
     except CachepodError as error:
-        if is_at_fault(error):
+        if is_at_fault(identity, error):
             refuse(identity, for_all=True)
         if settings.wants_environment:
             return replace(found, outcome="partial", exit_code=EXIT_PARTIAL, problem=error)
         return replace(
             found, outcome="miss", exit_code=EXIT_MISS, source="", report=None, problem=error
         )
-    for note in done.notes:
-        progress.note(note)
     report = found.report
     phases = dict(report.phases)
     if done.outcome != "confirmed":
@@ -104,6 +103,8 @@ def merged(
     )
 
 
-def is_at_fault(problem: CachepodError | None) -> bool:
+def is_at_fault(identity: Identity, problem: CachepodError) -> bool:
     """Whether a merge failed for what the snapshot holds, and not for this machine's state."""
-    return isinstance(problem, BaseDiffers | TreeUnreadable)
+    if isinstance(problem, BaseDiffers):
+        return is_mislabelled(identity)
+    return isinstance(problem, TreeUnreadable)

@@ -221,7 +221,7 @@ def _hit(
             from cachepod.environment.merging import is_at_fault, merged
 
             found = merged(settings, identity, found, progress)
-            if found.problem is not None and not is_at_fault(found.problem):
+            if found.problem is not None and not is_at_fault(identity, found.problem):
                 return found  # what the store has is good, and stays
         found = tried(settings, identity, found, progress)
         if found.exit_code == EXIT_DONE:

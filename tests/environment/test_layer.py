@@ -115,8 +115,9 @@ def test_what_apt_has_installed_in_one_container_is_restored_in_the_next(worker:
     worker.new_container()
     warm = worker.hook()
     assert warm.restore.outcome == "restored"
-    assert "apply" in (warm.restore.report.phases if warm.restore.report else ())
-    assert "a file of yours stays" in warm.notes
+    assert warm.restore.report is not None
+    assert "apply" in warm.restore.report.phases
+    assert warm.restore.report.warnings == ("a file of yours stays",)
     assert worker.container.has("ffmpeg")
     assert worker.container.called == []
     assert warm.publish is not None
@@ -164,6 +165,7 @@ def test_the_key_stays_when_the_layer_is_there_and_when_the_user_adds_to_it(
     assert worker.identify().key == before
     assert worker.hook().restore.outcome == "confirmed"
     assert worker.container.called == [("ffmpeg",)]
+    assert worker.container.applies == 0
 
 
 def test_another_image_is_a_miss_that_is_told_in_words(worker: Worker) -> None:
@@ -366,6 +368,10 @@ def test_a_change_of_the_packages_costs_no_installation_of_the_environment(
     assert ran.environment == "present"
     assert worker.container.called == [("git",)]
     assert worker.trees() == [["env", "system"]] * 3
+    ran = worker.hook(apt=("libsndfile1",))  # git stays, and is not what the key promises
+    assert worker.container.has("libsndfile1")
+    assert ran.publish is not None
+    assert ran.publish.document["outcome"] == "withheld"
 
 
 def test_what_was_there_before_its_packages_is_tried_again_with_them(worker: Worker) -> None:

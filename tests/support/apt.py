@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cachepod.environment import layer as wanted
-from cachepod.errors import AptFailed, CachepodError, NotRoot
+from cachepod.errors import AptFailed, NotRoot
 from cachepod.snapshot.stamp import Stamp, State, write_stamp
 from cachepod.system import layer
 from cachepod.system.base import STATUS, base_of, installed
@@ -92,18 +92,18 @@ class Container:
         for name in names:
             if name not in ARCHIVE:
                 raise AptFailed(f"apt has no package {name}")
-        before = self._layer()
-        everything = {**before, **{name: ARCHIVE[name] for name in names}}
+        asked = tuple(dict.fromkeys((*self._asked(), *packages)))
+        everything = {**self._layer(), **{name: ARCHIVE[name] for name in names}}
         home = layer.place(root)
         shutil.rmtree(home, ignore_errors=True)
         lay(home, {f"files/usr/bin/{name}": f"#!/bin/{name}\n" for name in everything})
-        lay(home, {"layer.json": json.dumps(everything)})
+        lay(home, {"layer.json": json.dumps({"asked": asked, "packages": everything})})
         write_stamp(home, Stamp(State.INSTALLED, key, "system"))
         self._merge(everything)
         why = "" if self.publishable else "something else was installed meanwhile"
-        write_record(
-            root, Record(Progressed.IN_PLACE, base, self._digest(), tuple(packages), not why, why)
-        )
+        if set(asked) != set(packages):
+            why = "this container has packages that are not asked for any more"
+        write_record(root, Record(Progressed.IN_PLACE, base, self._digest(), asked, why))
         return LayerReport("installed", everything, 1, 100, not why, why)
 
     def apply(self, root: Path, *, trusted: bool = False, **others: object) -> ApplyReport:
@@ -116,7 +116,7 @@ class Container:
             raise self.refuses
         self.applies += 1
         self._merge(self._layer())
-        write_record(root, Record(Progressed.IN_PLACE, base, self._digest()))
+        write_record(root, Record(Progressed.IN_PLACE, base, self._digest(), self._asked()))
         return ApplyReport("applied", len(self._layer()), notes=("a file of yours stays",))
 
     def applied(self, root: Path) -> bool:
@@ -126,11 +126,11 @@ class Container:
         return record.layer == self._digest() and all(map(self.has, self._layer()))
 
     def _layer(self) -> dict[str, str]:
-        try:
-            found: dict[str, str] = json.loads(self._digest() or "{}")
-        except ValueError:
-            return {}
+        found: dict[str, str] = json.loads(self._digest() or '{"packages": {}}')["packages"]
         return found
+
+    def _asked(self) -> tuple[str, ...]:
+        return tuple(json.loads(self._digest() or '{"asked": []}')["asked"])
 
     def _digest(self) -> str:
         file = layer.place(self.root) / "layer.json"
@@ -146,8 +146,3 @@ class Container:
             program.parent.mkdir(parents=True, exist_ok=True)
             program.unlink(missing_ok=True)
             program.hardlink_to(layer.place(self.root) / "files/usr/bin" / name)
-
-
-def failing(why: str) -> CachepodError:
-    """What apt says when its mirror is down."""
-    return AptFailed(why)
