@@ -1,5 +1,10 @@
 """
 The tables that profiles of handlers are made of, each by itself: ours and the user's.
+
+Ours are in profiles.json, for a container without a configuration file needs no reader of TOML at
+its start. What is under ``bases`` there is no handler of its own. Every version is one that
+installs together with the others for Python 3.10 to 3.13, and is the same in all profiles, so that
+their snapshots share what they have in common.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from cachepod.environment.settings import Given
 from cachepod.environment.sources import nearest
 from cachepod.errors import ConfigurationProblem
 
-#: The handlers that are built in, and what only serves as a base; as profiles.toml has them.
+#: The handlers that are built in, and what only serves as a base; as profiles.json has them.
 BUILT_IN = ("tts", "video", "storage", "audio")
 BASES = ("runpod", "torch", "sound")
 
@@ -178,9 +183,9 @@ def chain(name: str, tables: Mapping[str, Table]) -> tuple[list[Table], str]:
 
 def built_in(name: str) -> Table:
     """One of ours with all its bases in it."""
-    from cachepod.environment.toml import loads
+    import json
 
-    document = loads((_FOLDER / "profiles.toml").read_text("utf-8"))
+    document = json.loads((_FOLDER / "profiles.json").read_text("utf-8"))
     ours = {**document["bases"], **document["handlers"]}
     collected: dict[str, Any] = {}
     at = name

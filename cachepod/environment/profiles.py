@@ -1,7 +1,7 @@
 """
 Profiles of handlers: what a kind of worker needs, built in or as ``[handlers.NAME]`` says.
 
-A profile is a chain: what is built in (profiles.toml), a table that has it as its base, a table
+A profile is a chain: what is built in (profiles.json), a table that has it as its base, a table
 that has that one, and so on. Together with what the configuration says by itself they are layers,
 from the one that everybody may overrule to the one that nobody does::
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -20,11 +21,10 @@ from cachepod.environment.explanation import explain
 from cachepod.environment.identity import Identity, identify
 from cachepod.environment.profile_tables import BASES, BUILT_IN, JOINED, USABLE
 from cachepod.environment.profiles import _joined
-from cachepod.environment.toml import loads
 from cachepod.environment.uv import find_uv
 from cachepod.errors import UsageProblem
 
-PROFILES = Path(profile_tables.__file__).with_name("profiles.toml")
+PROFILES = Path(profile_tables.__file__).with_name("profiles.json")
 REFERENCE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
@@ -75,7 +75,7 @@ class TestBuiltIn:
         assert ("torch" in found.check) == (found.cuda == "12.6") == (name != "storage")
 
     def test_ones_are_those_of_the_file_and_of_the_reference(self) -> None:
-        document = loads(PROFILES.read_text())
+        document = json.loads(PROFILES.read_text())
         assert (set(document["handlers"]), set(document["bases"])) == (set(BUILT_IN), set(BASES))
         text = REFERENCE.read_text()
         shown = re.findall(r"^\| `(\w+)` \| (`.+`) \| (`.+`) \|$", text, re.MULTILINE)
@@ -460,6 +460,7 @@ def test_nothing_of_it_is_imported_where_there_is_no_handler() -> None:
     without, with_one = said.stdout.splitlines()
     assert without == ""
     assert "cachepod.environment.profiles" in with_one.split()
+    assert "toml" not in with_one
 
 
 def test_every_key_that_a_handler_may_have_is_one() -> None:
