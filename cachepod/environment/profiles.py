@@ -171,6 +171,7 @@ class _Mixed:
         self.steps: list[Step] = []
         self.notes: list[str] = []
         self._lock_of_table = False
+        self._lenient = False  # about apt packages, as only ours are
 
     def add(self, layer: _Layer) -> None:
         """Put *layer* on top."""
@@ -183,6 +184,10 @@ class _Mixed:
             self._lock_of_table = False
         if table is not None and without:
             self._leave_out(table)
+        if "apt" in given and self._lenient:
+            # ours can be done without, but not what somebody asks for by himself
+            del self.values["apt_missing"], self.sources["apt_missing"]
+            self._lenient = False
         for key, value in layer.values.items():
             before = self.values.get(key)
             if key in JOINED:
@@ -192,6 +197,8 @@ class _Mixed:
             else:
                 self.values[key] = value
                 self.sources[key] = [given[key].source]
+        if "apt_missing" in given:
+            self._lenient = layer.built_in
         if "lock" in given:
             self._lock_of_table = table is not None
         if asks or without:

@@ -110,6 +110,15 @@ class TestBuiltIn:
         assert done.returncode == 0, done.stderr
         assert lines <= set(done.stdout.split())
 
+    def test_ones_are_no_reason_not_to_start_where_there_is_no_apt(self) -> None:
+        assert load(handler="tts").apt_missing == "warning"
+        for text in ("apt = ['git']\n", "[handlers.tts]\napt = ['git']\n"):
+            found = load(text, handler="tts")
+            assert (found.apt_missing, found.sources["apt_missing"]) == ("error", "default")
+        assert load("apt_missing = 'error'\n", handler="tts").apt_missing == "error"
+        text = "apt = ['git']\n[handlers.tts]\napt_missing = 'warning'\n"
+        assert load(text, handler="tts").apt_missing == "warning"
+
     def test_ones_change_no_key_but_of_those_who_name_a_handler(self) -> None:
         plain = known("packages = ['six']\n")
         assert known("packages = ['six']\n[handlers.tts]\napt = ['git']\n").key == plain.key
