@@ -22,6 +22,7 @@ from cachepod.environment.sources import (
     from_flags,
     misspelled,
 )
+from cachepod.environment.without_gpu import check_index
 from cachepod.errors import ConfigurationProblem
 from cachepod.snapshot.stamp import CUDA_TREE, ENVIRONMENT_TREE
 from cachepod.stores.mounts import place_of
@@ -283,6 +284,7 @@ def _set_lock_aside(given: dict[str, tuple[int, Given]]) -> None:
 
 def _check_combinations(settings: Settings) -> None:
     """Refuse what cannot be together, naming both."""
+    check_index(settings)
 
     def clash(one: str, other: str, why: str, hint: str = "") -> ConfigurationProblem:
         first, second = settings.source(one), settings.source(other)

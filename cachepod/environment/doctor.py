@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cachepod.environment import gpu
 from cachepod.environment.config import Settings
 from cachepod.environment.diagnosis import Check, Severity, failed
+from cachepod.environment.doctor_gpu import examine_gpu
 from cachepod.environment.doctor_prefix import examine_prefix
 from cachepod.environment.doctor_store import examine_store
 from cachepod.environment.doctor_trust import examine_keys
@@ -99,7 +99,7 @@ def examine_machine(settings: Settings, environ: Mapping[str, str]) -> Iterator[
     yield _volume(environ)
     yield _interpreter(settings, environ)
     yield _uv(settings)
-    yield _gpu(settings, environ)
+    yield from examine_gpu(settings, environ)
 
 
 def _volume(environ: Mapping[str, str]) -> Check:
@@ -155,37 +155,3 @@ def _uv(settings: Settings) -> Check:
         else "pip installs instead, several times slower: pip install uv",
         Severity.PROBLEM if needed else Severity.WARNING,
     )
-
-
-def _gpu(settings: Settings, environ: Mapping[str, str]) -> Check:
-    driver = gpu.detect(environ)
-    if driver is None:
-        return Check(
-            "machine",
-            "GPU",
-            "none",
-            "environments are installed, published and restored all the same",
-        )
-    names = ", ".join(driver.gpus) or "no GPU is visible"
-    result = f"{names}; driver {driver.version or '?'}, CUDA up to {driver.cuda or '?'}"
-    if settings.cuda and driver.cuda and _numbers(settings.cuda) > _numbers(driver.cuda):
-        return Check(
-            "machine",
-            "GPU",
-            result,
-            f"the driver may be too old for CUDA {settings.cuda}, which the configuration asks for",
-            Severity.WARNING,
-        )
-    if not driver.gpus:
-        return Check(
-            "machine",
-            "GPU",
-            result,
-            "the driver is there, but this container was given no GPU",
-            Severity.WARNING,
-        )
-    return Check("machine", "GPU", result, "the driver comes from the host, never from a snapshot")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -31,8 +31,8 @@ class Input:
 
 
 _ORDER = ("key", "format", "machine", "distribution", "base", "libc", "python", "abi",
-          "interpreter", "prefix", "compile", "cuda", "toolkit", "handler", "tree", "apt", "lock",
-          "option", "index", "flash-attn", "constraint", "requirement")  # fmt: skip
+          "interpreter", "prefix", "compile", "cuda", "without-gpu", "toolkit", "handler", "tree",
+          "apt", "lock", "option", "index", "flash-attn", "constraint", "requirement")  # fmt: skip
 
 
 def explain(identity: Identity) -> list[Input]:

@@ -262,7 +262,7 @@ def _check_again(settings: Settings, identity: Identity) -> None:
     from cachepod.environment.check import check
 
     try:
-        check(settings.prefix, settings.check, with_toolkit(settings, os.environ))
+        check(settings.prefix, identity.checked(settings.check), with_toolkit(settings, os.environ))
     except CheckFailed:
         # Otherwise it would be published, and the next install would find it complete.
         write_stamp(settings.prefix, Stamp(State.INSTALLING, identity.key, ENVIRONMENT_TREE))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from cachepod.environment.machine import Interpreter, interpreter
 from cachepod.environment.requirement import shown_path
 from cachepod.environment.requirements import Requirements, read_requirements, read_steps
 from cachepod.environment.torch import backend_of, choose
+from cachepod.environment.without_gpu import importable, instead
 from cachepod.errors import CachepodError, ConfigurationProblem, UsageProblem
 from cachepod.model.fingerprint import KEY_FORMAT, Fingerprint
 from cachepod.model.names import NAMED_FAMILY
@@ -59,6 +60,11 @@ class Identity:
         layer: What apt is to bring; None where the image has all of it, or cannot have it.
 
         without: Why packages that are missing are gone without; None if none are.
+
+        without_gpu: What this machine gets for want of a GPU, ``cpu`` or ``none``; empty if that
+            makes no difference.
+
+        left_out: Names of the distributions that it does not get for that reason.
     """
 
     fingerprint: Fingerprint
@@ -70,6 +76,12 @@ class Identity:
     wheres: Mapping[str, str] = field(default_factory=dict, repr=False)
     layer: Layer | None = None
     without: CachepodError | None = None
+    without_gpu: str = ""
+    left_out: tuple[str, ...] = ()
+
+    def checked(self, modules: Sequence[str]) -> tuple[str, ...]:
+        """Those of *modules* that this machine is meant to have."""
+        return importable(modules, self.left_out)
 
 
 def identify(settings: Settings, environ: Mapping[str, str] | None = None) -> Identity:
@@ -123,8 +135,7 @@ def _identify(
         from cachepod.environment.profiles import judge
 
         settings = judge(settings, requirements, python.markers, environ)
-    requirements, plan = take_over(settings, _merged(settings, requirements))
-    return _of_environment(settings, requirements, python, plan, layer)
+    return _of_environment(settings, _merged(settings, requirements), python, environ, layer)
 
 
 def _nothing_hint(settings: Settings) -> str:
@@ -193,12 +204,19 @@ def _add_toolkit(
 
 def _of_environment(
     settings: Settings,
-    requirements: Requirements,
+    asked: Requirements,
     python: Interpreter,
-    plan: Plan | None,
+    environ: Mapping[str, str],
     layer: Layer | None,
 ) -> Identity:
-    build = choose(settings, requirements, python)
+    wanted = choose(settings, asked, python)
+    found = instead(settings, asked, environ)
+    if found.mode:
+        requirements, plan = found.requirements, None
+        build = wanted.without_gpu(settings, found.mode)
+    else:
+        requirements, plan = take_over(settings, asked)
+        build = wanted
     inputs = {
         "format": KEY_FORMAT,
         "machine": python.platform,
@@ -214,11 +232,14 @@ def _of_environment(
     if build.cuda:
         inputs["cuda"] = build.cuda
         wheres["cuda"] = settings.source("cuda") if settings.cuda else "torch"
+    if found.mode:
+        inputs["without-gpu"] = found.mode
+        wheres["without-gpu"] = settings.source("without_gpu")
     if not settings.compile:
         inputs["compile"] = "no"
         wheres["compile"] = settings.source("compile")
     _add_shared(settings, layer, inputs, wheres)
-    _add_toolkit(settings, build.cuda, inputs, wheres)
+    _add_toolkit(settings, wanted.cuda, inputs, wheres)
     _add_requirements(requirements, inputs, wheres)
     if plan is not None:
         plan.add_to(inputs, wheres)
@@ -227,7 +248,7 @@ def _of_environment(
         wheres["lock"] = settings.source("lock")
     if settings.lock is None or not all(each.hashed for each in requirements.lines):
         _add_indexes(requirements, build.index, inputs)
-    cu = backend_of(build.cuda) if build.cuda else "nocuda"
+    cu = backend_of(build.cuda) if build.cuda or found.mode == "cpu" else "nocuda"
     if build.version:
         # a local version says which CUDA, which the family says already
         family_torch = f"torch{build.version.partition('+')[0]}"
@@ -235,7 +256,17 @@ def _of_environment(
         family_torch = "torch" if build.wanted else "notorch"
     family = re.sub(_NOT_A_NAME, "_", python.abi) + "-" + re.sub(_NOT_A_NAME, "_", python.platform)
     fingerprint = Fingerprint(f"{family}-{cu}-{re.sub(_NOT_A_NAME, '_', family_torch)}", inputs)
-    return Identity(fingerprint, fingerprint.key, requirements, python, build.index, plan, wheres)
+    return Identity(
+        fingerprint,
+        fingerprint.key,
+        requirements,
+        python,
+        build.index,
+        plan,
+        wheres,
+        without_gpu=found.mode,
+        left_out=found.left_out,
+    )
 
 
 def _add_requirements(

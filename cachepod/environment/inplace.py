@@ -77,7 +77,8 @@ def tried(
         )
     elif restored.outcome in ("restored", "updated"):
         try:
-            check(settings.prefix, settings.check, with_toolkit(settings, os.environ))
+            modules = identity.checked(settings.check)
+            check(settings.prefix, modules, with_toolkit(settings, os.environ))
         except CheckFailed as error:
             problem = error
     checked = time.monotonic() - started

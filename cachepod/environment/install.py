@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cachepod.environment.advice import advice
 from cachepod.environment.bytecode import Target, compile_environment, drop_outdated
 from cachepod.environment.check import check
 from cachepod.environment.config import Settings
@@ -200,6 +201,8 @@ class _Job:
         """Everything between the first look and the last stamp."""
         python = self._prefix / "bin" / "python"
         installer = self._installer()
+        for note in advice(self._settings, self._identity, self._wanted.environ):
+            self._progress.note(note)
         with self._phase("resolve"):
             resolution = installer.resolve(self._wanted)
         relative = before.found is Found.RELATIVE
@@ -247,10 +250,11 @@ class _Job:
                     progress=self._progress,
                 )
                 extent = normalise_times(self._prefix)
-        if self._settings.check:
+        modules = self._identity.checked(self._settings.check)
+        if modules:
             self._progress.phase("check")
             with self._phase("check"):
-                check(self._prefix, self._settings.check, self._wanted.environ)
+                check(self._prefix, modules, self._wanted.environ)
         return extent, len(present)
 
     def _packages(

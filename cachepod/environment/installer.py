@@ -73,6 +73,8 @@ class Wanted:
 
         torch_index: Where torch comes from, empty if from the index.
 
+        left_out: Names of distributions that are not installed, even if others depend on them.
+
         directory: Where the installer runs, and so which configuration files it finds.
 
         provided: Versions of flash-attn of which one will be there without being installed from
@@ -90,6 +92,7 @@ class Wanted:
     extra_index_urls: tuple[str, ...] = field(default=(), repr=False)
     find_links: tuple[str, ...] = field(default=(), repr=False)
     torch_index: str = field(default="", repr=False)
+    left_out: tuple[str, ...] = ()
     directory: Path = Path("/")
     provided: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
@@ -116,6 +119,7 @@ class Wanted:
             extra_index_urls=tuple(extra),
             find_links=asked.find_links,
             torch_index=torch_index,
+            left_out=identity.left_out,
             directory=settings.root,
             provided=identity.flash_attn.versions if identity.flash_attn else (),
             environ=environ,

@@ -66,7 +66,8 @@ def lock(
     Args:
         settings: The configuration. A lock in it is not read: it is what is being made.
 
-        identity: Of *settings*; computed anew from the requirements if they name a lock.
+        identity: Of *settings*; computed anew from the requirements if they name a lock, or if
+            this machine gets something else for want of a GPU.
 
         output: The file. Local projects are written relative to its directory.
 
@@ -82,8 +83,9 @@ def lock(
         TreeUnreadable: *output* cannot be written.
     """
     environ = dict(os.environ if environ is None else environ)
-    if settings.lock is not None:
-        settings = replace(settings, lock=None)
+    if settings.lock is not None or identity.without_gpu:
+        # what is locked is for every machine, not for one that has no GPU
+        settings = replace(settings, lock=None, without_gpu="same")
         if settings.requirements or settings.packages:
             identity = identify(settings, environ)
     if not settings.requirements and not settings.packages:

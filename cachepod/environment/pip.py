@@ -27,6 +27,7 @@ from cachepod.environment.installer import (
 )
 from cachepod.environment.space import Artifact
 from cachepod.environment.venv import create, site_packages
+from cachepod.environment.without_gpu import is_left_out
 from cachepod.errors import InstallFailed
 from cachepod.system.process import growth, run
 
@@ -116,10 +117,11 @@ class Pip:
         if wanted.requirements.pre:
             arguments.append("--pre")
         self._run(wanted, scratch / "bin" / "python", arguments, Watch())
+        gone = (*wanted.left_out, FLASH_ATTN) if wanted.provided else wanted.left_out
         installs = [
             item
             for item in json.loads(report.read_bytes())["install"]
-            if not wanted.provided or normal_name(item["metadata"]["name"]) != FLASH_ATTN
+            if not is_left_out(normal_name(item["metadata"]["name"]), gone)
         ]
         lines = tuple(sorted(_line(item) for item in installs))
         if wanted.hashed:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from cachepod.environment.without_gpu import BACKEND, place_for_cpu
 from cachepod.errors import ConfigurationProblem
 from cachepod.system.urls import plain
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from cachepod.environment.requirements import Requirements
 
 TORCH_INDEX = "https://download.pytorch.org/whl"
-BACKEND = "{backend}"
 
 # CUDA releases that a torch release is built for. Sources: pytorch's RELEASE.md, and the commands
 # under pytorch.org/get-started/previous-versions; 12.9 of 2.9 and later by wheels that are there.
@@ -84,6 +84,14 @@ class Build:
     wanted: bool
     index: str = field(default="", repr=False)
     cuda: str = ""
+
+    def without_gpu(self, settings: Settings, mode: str) -> Build:
+        """What is taken in its place where there is no GPU, by the *mode* ``cpu`` or ``none``."""
+        if mode == "none":
+            return Build("", False)
+        auto = settings.torch_index == "auto"
+        index = f"{TORCH_INDEX}/cpu" if auto else place_for_cpu(settings.torch_index)
+        return Build(self.version.partition("+")[0], True, index)
 
 
 def choose(settings: Settings, requirements: Requirements, python: Interpreter) -> Build:

@@ -97,6 +97,12 @@ class Uv:
             constraints = self._work / "constraints.txt"
             write_private(constraints, wanted.requirements.constraints_text)
             arguments += ["--constraint", str(constraints)]
+        if wanted.left_out:
+            # a requirement that never applies takes the place of all others of its name
+            overrides = self._work / "overrides.txt"
+            never = "".join(f"{name}; sys_platform == 'never'\n" for name in wanted.left_out)
+            write_private(overrides, never)
+            arguments += ["--override", str(overrides)]
         self._run(wanted, arguments, Watch())
         lines = output.read_text("utf-8").splitlines(keepends=True)
         return "".join(line for line in lines if not line.startswith("#"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cachepod.environment import doctor, doctor_prefix, doctor_store, gpu
+from cachepod.environment import doctor, doctor_prefix, doctor_store
 from cachepod.environment.config import load_settings
 from cachepod.environment.doctor import (
     Check,
@@ -105,29 +105,6 @@ def test_little_memory_and_a_full_disk_are_warned_of(
     found = machine(tmp_path)
     assert found["memory"].severity == Severity.WARNING
     assert found["system disk"].severity == Severity.WARNING
-
-
-@pytest.mark.parametrize(
-    ("cuda", "driver", "severity"),
-    [
-        ("12.6", None, Severity.OK),
-        ("12.6", gpu.Driver("560.1", "12.6", ("NVIDIA L4",)), Severity.OK),
-        ("12.6", gpu.Driver("570.1", "12.10", ("NVIDIA L4",)), Severity.OK),
-        ("12.6", gpu.Driver("550.1", "12.4", ("NVIDIA L4",)), Severity.WARNING),
-        ("", gpu.Driver("550.1", "12.4", ("NVIDIA L4",)), Severity.OK),
-        ("", gpu.Driver("550.1", "12.4", ()), Severity.WARNING),
-        ("12.6", gpu.Driver("550.1", "", ("NVIDIA L4",)), Severity.OK),
-    ],
-)
-def test_a_driver_too_old_for_the_wanted_cuda_is_warned_of(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    cuda: str,
-    driver: gpu.Driver | None,
-    severity: Severity,
-) -> None:
-    monkeypatch.setattr(gpu, "detect", lambda environ: driver)
-    assert machine(tmp_path, cuda=cuda)["GPU"].severity == severity
 
 
 def test_a_pod_without_its_volume_is_warned(
