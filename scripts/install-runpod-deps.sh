@@ -105,19 +105,70 @@ def as_list(value):
 def absolute(value, folder):
     return os.path.join(folder, os.path.expanduser(value)) if "://" not in value else value
 
+def built_in():
+    """The profiles that come with cachepod: a file, to be had even where the rest of it does not work."""
+    import glob, importlib.util, shutil
+    program = shutil.which("cachepod") or ""
+    places = glob.glob(os.path.realpath(program) + "/../../lib/python3*/site-packages") if program else []
+    spec = importlib.util.find_spec("cachepod")
+    places += [os.path.dirname(each) for each in (spec.submodule_search_locations or ()) if spec] if spec else []
+    for place in places:
+        path = os.path.join(place, "cachepod", "environment", "profiles.toml")
+        if os.path.isfile(path):
+            sys.path.append(place)  # may have the reader of TOML that the interpreter lacks
+            document = table(path)
+            return {**document["bases"], **document["handlers"]}
+    return {}
+
+def profile_of(handler, tables, ours):
+    """What a handler needs, its bases joined with it; nothing where there is no such profile."""
+    layers, name, own = [], handler, True
+    while name and len(layers) < 20:
+        layer = tables.get(name) if own else None
+        if layer is None:
+            layer, own = ours.get(name), False
+        if layer is None:
+            break
+        layers.append(layer)
+        base = layer.get("base", name if own and name in ours else "")
+        own, name = own and base != name, base
+    made = {}
+    for layer in reversed(layers):
+        without = {plain_name(each) for each in as_list(layer.get("without"))}
+        for key in ("packages", "apt", "check"):
+            made[key] = [each for each in made.get(key, []) if plain_name(each) not in without]
+        for key, value in layer.items():
+            if key in LISTS:
+                made[key] = without_names_of(as_list(value), made.get(key, [])) + as_list(value)
+            else:
+                made[key] = value
+    return made
+
+def without_names_of(lines, others):
+    """Those of others that are about something else than lines."""
+    names = {plain_name(line) for line in lines} - {""}
+    return [each for each in others if plain_name(each) not in names]
+
+def plain_name(line):
+    return re.sub(r"[-_.]+", "-", re.match(r"\s*([\w.-]*)", line)[1]).lower()
+
 def gather():
     root, file = by_file()
     handler = os.environ.get("CACHEPOD_HANDLER") or os.environ.get("HANDLER_TYPE") or file.get("handler", "")
-    profile = (file.get("handlers") or {}).get(handler) or {}
+    tables = file.get("handlers") or {}
+    profile = profile_of(handler, tables, built_in()) if handler else {}
+    tabled = profile_of(handler, tables, {})
     found = {"prefix": os.path.join(root, ".venv")}
     for name in LISTS + TEXTS:
         given, folder = os.environ.get("CACHEPOD_" + name.upper(), "").strip(), os.getcwd()
-        if given:
-            value = given.split() if name in LISTS else given
-        elif name in LISTS:
-            value, folder = as_list(file.get(name)) + as_list(profile.get(name)), root
+        if name in LISTS:
+            value = given.split() if given else as_list(file.get(name))
+            folder = folder if given else root
+            value += without_names_of(value, as_list(profile.get(name)))
+        elif given:
+            value = given
         else:
-            value, folder = profile.get(name) or file.get(name), root
+            value, folder = tabled.get(name) or file.get(name) or profile.get(name), root
         if name in PATHS and value:
             value = [absolute(each, folder) for each in value] if name in LISTS else absolute(value, folder)
         if value:
@@ -125,8 +176,8 @@ def gather():
     found["handler"] = handler
     known = handler and (profile or found.get("requirements") or found.get("packages") or found.get("lock"))
     if handler and not known:
-        print(f"install: what the handler {handler} needs is known to cachepod alone, which does not work here;"
-              " name it with -r FILE or CACHEPOD_REQUIREMENTS", file=sys.stderr)
+        print(f"install: nothing says what the handler {handler} needs: name it with -r FILE or"
+              " CACHEPOD_REQUIREMENTS", file=sys.stderr)
     return found
 
 told = sys.argv[1]
@@ -142,16 +193,20 @@ found["find_links"] = [
     each if "://" in each else pathlib.Path(each).as_uri() for each in as_list(found.get("find_links"))
 ]
 
-# Which of the indexes has torch for the release of CUDA that is asked for.
-asked = as_list(found.get("packages"))
+# A line in a file is the last word about a distribution that a profile names, too.
+in_files = []
 for path in as_list(found.get("requirements")) + as_list(found.get("lock")):
     try:
         with open(path, encoding="utf-8") as file:
-            asked += file.read().splitlines()
+            in_files += file.read().splitlines()
     except OSError as error:
         stop(f"the requirements file {path} cannot be read: {error.strerror.lower()}")
     except ValueError:
         stop(f"the requirements file {path} is not UTF-8 text")
+found["packages"] = without_names_of(in_files, as_list(found.get("packages")))
+asked = found["packages"] + in_files
+
+# Which of the indexes has torch for the release of CUDA that is asked for.
 cuda, index = found.get("cuda") or "", found.get("torch_index") or "auto"
 if cuda and not re.fullmatch(r"\d{1,2}\.\d{1,2}", cuda):
     stop(f"the CUDA release {cuda!r} is not of the form 12.6")
@@ -268,10 +323,10 @@ find_installer() {
         return
     fi
     uv=""
-    for pip in "$prefix/bin/python -m pip" "python3 -m pip --python $prefix/bin/python"; do
-        [ "${pip#python3}" = "$pip" ] || run "$prefix/bin/python" -I -m ensurepip >/dev/null 2>&1
-        # shellcheck disable=SC2206
-        installer=($pip)
+    run "$prefix/bin/python" -I -m ensurepip >/dev/null 2>&1
+    for pip in own base; do
+        installer=("$prefix/bin/python" -m pip)
+        [ "$pip" = own ] || installer=(python3 -m pip --python "$prefix/bin/python")
         if run "${installer[@]}" --version >/dev/null 2>&1; then
             installer+=(install --no-cache-dir --progress-bar off --no-warn-script-location --disable-pip-version-check)
             no_source=(--only-binary flash-attn)

@@ -35,7 +35,8 @@ def test_a_cold_start_installs_publishes_and_starts_the_handler(container: Conta
         "restore: miss after N s: installing",
         "install: done in N s",
         "publish: done in N s",
-        f"ready after N s (restore N, install N, publish N): starting {container.handlers}/tts.py",
+        "ready after N s (restore N, install N, publish N): "
+        f"starting {container.handlers}/greeter.py",
     ]
     assert len(snapshots(container.store)) == 1
 
@@ -47,7 +48,7 @@ def test_a_warm_start_restores_and_installs_nothing(container: Container) -> Non
     assert (done.code, done.out) == (0, "alpha 1.0\n"), done.err
     assert said(done.err) == [
         "restore: hit in N s",
-        f"ready after N s (restore N): starting {container.handlers}/tts.py",
+        f"ready after N s (restore N): starting {container.handlers}/greeter.py",
     ]
 
 
@@ -62,7 +63,7 @@ def test_a_command_takes_the_place_of_the_handler(container: Container) -> None:
 
 def test_the_default_handler_serves_a_type_without_a_file(container: Container) -> None:
     container.handler("handler", "print('any type')")
-    done = container.start_up(env={"HANDLER_TYPE": "storage"})
+    done = container.start_up(env={"HANDLER_TYPE": "singer"})
     assert (done.code, done.out) == (0, "any type\n"), done.err
     done = container.start_up(env={"HANDLER_TYPE": ""})
     assert (done.code, done.out) == (0, "any type\n"), done.err
@@ -74,7 +75,7 @@ def test_the_default_handler_serves_a_type_without_a_file(container: Container) 
     [
         ("", "HANDLER_TYPE is empty and there is no command"),
         ("speech", "there is no handler for HANDLER_TYPE=speech"),
-        ("../tts", "HANDLER_TYPE is not a name"),
+        ("../greeter", "HANDLER_TYPE is not a name"),
     ],
 )
 def test_without_a_handler_it_says_which_there_are(
@@ -85,7 +86,7 @@ def test_without_a_handler_it_says_which_there_are(
     assert done.code == 2
     (line,) = lines(done.err)
     assert sentence in line
-    assert "audio, tts" in line
+    assert "audio, greeter" in line
     assert not container.prefix.exists()
 
 
@@ -343,7 +344,7 @@ def test_a_stop_while_a_volume_is_waited_for_ends_the_wait(container: Container)
 
 def test_the_handler_gets_the_signal_and_its_code_is_the_containers(container: Container) -> None:
     container.handler(
-        "tts",
+        "greeter",
         "import os, signal, sys\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))\n"
         "print(os.getpid(), flush=True)\n"

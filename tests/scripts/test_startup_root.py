@@ -196,7 +196,7 @@ def test_a_handler_that_is_process_1_has_no_dead_children(
 ) -> None:
     if publish == "beside":
         container.tool("cachepod", STEP.format(command="publish") + CACHEPOD)
-    container.handler("tts", LOOK)
+    container.handler("greeter", LOOK)
     env = {**SERVERLESS, "STARTUP_PUBLISH": publish}
     done = finished(container.boxed(before=on_volume(container), env=env))
     assert (done.code, done.out) == (5, "1 False\n"), done.err
@@ -204,7 +204,7 @@ def test_a_handler_that_is_process_1_has_no_dead_children(
 
 def test_a_handler_that_is_process_1_gets_the_signal(container: Container) -> None:
     container.handler(
-        "tts",
+        "greeter",
         "import signal, sys\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))\n"
         "print('ready', flush=True)\nwhile True: signal.pause()\n",
@@ -220,7 +220,7 @@ def test_a_handler_that_is_process_1_gets_the_signal(container: Container) -> No
 
 def test_an_init_of_the_image_becomes_process_1(container: Container) -> None:
     container.tool("tini", 'echo "tini $$ $1"; shift; "$@"')
-    container.handler("tts", "import os; print('handler', os.getpid() != 1)\n")
+    container.handler("greeter", "import os; print('handler', os.getpid() != 1)\n")
     done = finished(container.boxed(before=on_volume(container)))
     assert (done.code, done.out) == (0, "tini 1 --\nhandler True\n"), done.err
 

@@ -53,7 +53,7 @@ exec chroot "$BOX" /bin/sh -c 'cd "$0" && exec "$@"' "$PWD" "$@"
 
 class Container(Project):
     """
-    A folder with a configuration, ``handlers/tts.py`` and a ``bin`` that comes first on the PATH.
+    A folder with a configuration, ``handlers/greeter.py``, and a ``bin`` that is first on the PATH.
 
     Args:
         root: A new directory.
@@ -68,7 +68,7 @@ class Container(Project):
         self.tool("cachepod", CACHEPOD)
         self.tool("python3", f'exec "{sys.executable}" "$@"')
         self.tool("uv", f'exec "{find_uv_bin()}" "$@"')
-        self.handler("tts", HANDLER)
+        self.handler("greeter", HANDLER)
 
     def tool(self, name: str, script: str) -> Path:
         """Put a shell script called *name* on the PATH."""
@@ -88,7 +88,7 @@ class Container(Project):
         made = {
             "PATH": f"{self.bin}:/usr/sbin:/usr/bin:/sbin:/bin",
             "HANDLER_DIR": str(self.handlers),
-            "HANDLER_TYPE": "tts",
+            "HANDLER_TYPE": "greeter",
             "RUNPOD_API_KEY": SECRET,
             "PIP_NO_INDEX": "1",
         }
