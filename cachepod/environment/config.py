@@ -128,12 +128,14 @@ class Settings:
     @property
     def wants_packages(self) -> bool:
         """Whether packages are wanted that the system has to have: apt's."""
-        return bool(self.apt)
+        return bool(self.apt) or self.toolkit is True
 
     @property
     def places(self) -> tuple[Path, ...]:
         """Directories that tell this configuration from others on this machine."""
         places = list(self.trees.values())
+        if isinstance(self.toolkit, Path):
+            places.append(self.toolkit)
         if self.wants_environment:
             places.append(self.prefix)
         return tuple(places)
@@ -291,7 +293,10 @@ def _check_combinations(settings: Settings) -> None:
         return ConfigurationProblem(first, f"{why} ({other}: {second})", hint=hint)
 
     if settings.key:
-        for other in ("requirements", "packages", "lock", "apt"):
+        others = ["requirements", "packages", "lock", "apt"]
+        if settings.toolkit is True:
+            others.append("toolkit")
+        for other in others:
             if getattr(settings, other):
                 raise clash(
                     "key",

@@ -102,25 +102,12 @@ def identify(settings: Settings, environ: Mapping[str, str] | None = None) -> Id
     """
     environ = os.environ if environ is None else environ
     python = interpreter(settings.python, environ=environ, where=settings.source("python"))
-    layer: Layer | None = None
-    without: CachepodError | None = None
-    if settings.wants_packages:
-        from cachepod.environment.layer import layer_of
-
-        layer, without = layer_of(settings)
-    found = _identify(settings, python, environ, layer)
-    return replace(found, layer=layer, without=without) if settings.wants_packages else found
-
-
-def _identify(
-    settings: Settings, python: Interpreter, environ: Mapping[str, str], layer: Layer | None
-) -> Identity:
     if not settings.wants_environment:
         if not settings.trees and not settings.toolkit and not settings.wants_packages:
             raise UsageProblem(
                 "there is nothing to do: no requirements and no tree", hint=_nothing_hint(settings)
             )
-        return _of_trees(settings, python, layer)
+        return _of_trees(settings, python)
     if settings.lock is not None:
         requirements = _read_lock(settings, settings.lock, python, environ)
     else:
@@ -135,7 +122,7 @@ def _identify(
         from cachepod.environment.profiles import judge
 
         settings = judge(settings, requirements, python.markers, environ)
-    return _of_environment(settings, _merged(settings, requirements), python, environ, layer)
+    return _of_environment(settings, _merged(settings, requirements), python, environ)
 
 
 def _nothing_hint(settings: Settings) -> str:
@@ -148,7 +135,22 @@ def _nothing_hint(settings: Settings) -> str:
     )
 
 
-def _of_trees(settings: Settings, python: Interpreter, layer: Layer | None) -> Identity:
+def _layer_of(settings: Settings, cuda: str) -> tuple[Layer | None, CachepodError | None]:
+    """What apt is to bring, and why nothing although packages are missing; *cuda* is a release."""
+    if not settings.wants_packages:
+        return None, None
+    if settings.toolkit is True and not cuda:
+        raise ConfigurationProblem(
+            settings.source("toolkit"),
+            "toolkit: which CUDA release is not said, and does not follow from torch",
+            hint='say it, as cuda = "12.6"',
+        )
+    from cachepod.environment.layer import layer_of
+
+    return layer_of(settings, cuda)
+
+
+def _of_trees(settings: Settings, python: Interpreter) -> Identity:
     if settings.key:
         # the name alone decides: it may be restored to another directory than it was taken from
         inputs = {"key": settings.key}
@@ -158,19 +160,32 @@ def _of_trees(settings: Settings, python: Interpreter, layer: Layer | None) -> I
         )
     inputs = {"format": KEY_FORMAT, "machine": python.platform}
     wheres: dict[str, str] = {}
+    layer, without = _layer_of(settings, settings.cuda)
     _add_shared(settings, layer, inputs, wheres)
-    _add_toolkit(settings, settings.cuda, inputs, wheres)
     fingerprint = Fingerprint(TREES_FAMILY, inputs)
-    return Identity(fingerprint, fingerprint.key, Requirements(), python, wheres=wheres)
+    return Identity(
+        fingerprint,
+        fingerprint.key,
+        Requirements(),
+        python,
+        wheres=wheres,
+        layer=layer,
+        without=without,
+    )
 
 
 def _add_shared(
     settings: Settings, layer: Layer | None, inputs: dict[str, str], wheres: dict[str, str]
 ) -> None:
-    """Trees, apt packages and the handler."""
+    """Trees, a CUDA toolkit that is one, apt packages and the handler."""
     for name, folder in settings.trees.items():
         inputs[f"tree:{name}"] = str(folder)
         wheres[f"tree:{name}"] = settings.source("trees")
+    if isinstance(settings.toolkit, Path):
+        # By its place alone: its release is not known where there is none yet, and must not change
+        # the key of the container that restores it.
+        inputs["toolkit"] = str(settings.toolkit)
+        wheres["toolkit"] = settings.source("toolkit")
     if layer is not None:
         from cachepod.environment.layer import add_inputs
 
@@ -180,36 +195,14 @@ def _add_shared(
         wheres["handler"] = settings.source("handler")
 
 
-def _add_toolkit(
-    settings: Settings, cuda: str, inputs: dict[str, str], wheres: dict[str, str]
-) -> None:
-    """
-    The CUDA toolkit as it was asked for.
-
-    A tree by its place alone: its release is not known where there is none yet, and it must not
-    change the key of the container that restores it.
-    """
-    if not settings.toolkit:
-        return
-    where = settings.source("toolkit")
-    if settings.toolkit is True and not cuda:
-        raise ConfigurationProblem(
-            where,
-            "toolkit: which CUDA release is not said, and does not follow from torch",
-            hint='say it, as cuda = "12.6"',
-        )
-    inputs["toolkit"] = cuda if settings.toolkit is True else str(settings.toolkit)
-    wheres["toolkit"] = where
-
-
 def _of_environment(
     settings: Settings,
     asked: Requirements,
     python: Interpreter,
     environ: Mapping[str, str],
-    layer: Layer | None,
 ) -> Identity:
     wanted = choose(settings, asked, python)
+    layer, without = _layer_of(settings, wanted.cuda)
     found = instead(settings, asked, environ)
     if found.mode:
         requirements, plan = found.requirements, None
@@ -239,7 +232,6 @@ def _of_environment(
         inputs["compile"] = "no"
         wheres["compile"] = settings.source("compile")
     _add_shared(settings, layer, inputs, wheres)
-    _add_toolkit(settings, wanted.cuda, inputs, wheres)
     _add_requirements(requirements, inputs, wheres)
     if plan is not None:
         plan.add_to(inputs, wheres)
@@ -264,6 +256,8 @@ def _of_environment(
         build.index,
         plan,
         wheres,
+        layer,
+        without,
         without_gpu=found.mode,
         left_out=found.left_out,
     )

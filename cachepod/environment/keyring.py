@@ -42,11 +42,6 @@ _CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 _SOURCE = re.compile(r"^(deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?)(\S+)", re.MULTILINE)
 
 
-def package_of(cuda: str) -> str:
-    """The package that is the toolkit of the release *cuda*: ``cuda-toolkit-12-6``."""
-    return f"cuda-toolkit-{cuda.replace('.', '-')}"
-
-
 def folder_of(distribution: str, architecture: str) -> str:
     """
     Where the packages for a system are in the repository: ``ubuntu2204/x86_64``.

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cachepod.environment.toolkit import package_of
 from cachepod.errors import AptFailed, CachepodError, NotRoot, UsageProblem
 from cachepod.model.fingerprint import Difference
 from cachepod.snapshot.progress import Progress
@@ -80,14 +82,17 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def packages_of(settings: Settings) -> tuple[str, ...]:
-    """Every package that the configuration wants of apt."""
-    return settings.apt
+def packages_of(settings: Settings, cuda: str) -> tuple[str, ...]:
+    """Every package that the configuration wants of apt; *cuda* is the toolkit's release."""
+    return settings.apt if settings.toolkit is not True else (*settings.apt, package_of(cuda))
 
 
-def layer_of(settings: Settings) -> tuple[Layer | None, CachepodError | None]:
+def layer_of(settings: Settings, cuda: str) -> tuple[Layer | None, CachepodError | None]:
     """
     The layer that is wanted on this machine, and why there is none although packages are missing.
+
+    Args:
+        cuda: The CUDA release that a toolkit is to be of.
 
     Returns:
         The layer, None where the image has all that is asked for; and, where it has not and the
@@ -95,7 +100,7 @@ def layer_of(settings: Settings) -> tuple[Layer | None, CachepodError | None]:
     """
     from cachepod.system.layer import missing
 
-    packages = packages_of(settings)
+    packages = packages_of(settings, cuda)
     if not packages:
         return None, None
     lacking = missing(packages, ROOT)
@@ -128,10 +133,10 @@ def add_inputs(
     layer: Layer, settings: Settings, inputs: dict[str, str], wheres: dict[str, str]
 ) -> None:
     """What the layer adds to a key: packages as they are asked for, and what they lie upon."""
-    for package in settings.apt:
+    for package in layer.packages:
         name, _, version = package.partition("=")
         inputs[f"apt:{name}"] = version or "any version"
-        wheres[f"apt:{name}"] = settings.source("apt")
+        wheres[f"apt:{name}"] = settings.source("apt" if package in settings.apt else "toolkit")
     base = layer.base
     if base is None:
         inputs["distribution"] = distribution(ROOT)
@@ -270,14 +275,16 @@ def install_layer(settings: Settings, identity: Identity, progress: Progress) ->
     try:
         if wanted.obstacle is not None:
             raise wanted.obstacle
-        report = layer.install(
-            wanted.packages,
-            root=ROOT,
-            exclude=_not_the_systems(settings),
-            key=identity.key,
-            min_free=settings.min_free,
-            progress=progress,
-        )
+        with _repositories(settings, wanted, progress) as debs:
+            report = layer.install(
+                wanted.packages,
+                debs=debs,
+                root=ROOT,
+                exclude=_not_the_systems(settings),
+                key=identity.key,
+                min_free=settings.min_free,
+                progress=progress,
+            )
     except CachepodError as error:
         if settings.apt_missing != "warning":
             raise
@@ -287,9 +294,39 @@ def install_layer(settings: Settings, identity: Identity, progress: Progress) ->
     return LayerInstallation(report, time.monotonic() - started)
 
 
+@contextmanager
+def _repositories(settings: Settings, layer: Layer, progress: Progress) -> Iterator[list[Path]]:
+    """Packages that bring repositories: NVIDIA's keyring, where the toolkit is to come of it."""
+    from tempfile import TemporaryDirectory
+
+    from cachepod.system.layer import missing
+
+    if settings.toolkit is not True or layer.base is None or not missing(layer.packages, ROOT):
+        yield []
+        return
+    from cachepod.environment import keyring
+
+    if keyring.is_nvidias(settings) and not missing([keyring.PACKAGE], ROOT):
+        yield []  # the image has it
+        return
+    with TemporaryDirectory(prefix="cachepod-keyring-") as folder:
+        yield [
+            keyring.fetch_keyring(
+                settings,
+                layer.base.distribution,
+                layer.base.architecture,
+                Path(folder),
+                progress,
+                ROOT,
+            )
+        ]
+
+
 def _not_the_systems(settings: Settings) -> list[Path]:
     """Directories in which nothing is apt's."""
     kept = [settings.prefix, *settings.trees.values()]
+    if isinstance(settings.toolkit, Path):
+        kept.append(settings.toolkit)
     if settings.cache_dir is not None:
         kept.append(settings.cache_dir)
     for url in settings.store:

@@ -77,6 +77,11 @@ def with_toolkit(settings: Settings, environ: Mapping[str, str], etc: Path = ETC
     return made
 
 
+def package_of(cuda: str) -> str:
+    """The apt package that is the toolkit of the release *cuda*: ``cuda-toolkit-12-6``."""
+    return f"cuda-toolkit-{cuda.replace('.', '-')}"
+
+
 def libraries_of(place: Path) -> Path | None:
     """The directory of the libraries of the toolkit at *place*; None where it has none."""
     for name in ("lib64", "lib"):

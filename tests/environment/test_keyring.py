@@ -11,6 +11,7 @@ import pytest
 
 from cachepod.environment import download, keyring
 from cachepod.environment.config import load_settings
+from cachepod.environment.toolkit import package_of
 from cachepod.errors import AptFailed, ConfigurationProblem
 from cachepod.snapshot.progress import NoProgress
 from tests.support.nvidia import HOST, KEYRING, Served, make_repository, served
@@ -70,7 +71,7 @@ def test_a_system_that_nvidia_does_not_know_is_named(distribution: str, architec
 
 
 def test_a_release_is_a_package() -> None:
-    assert keyring.package_of("12.6") == "cuda-toolkit-12-6"
+    assert package_of("12.6") == "cuda-toolkit-12-6"
 
 
 def test_the_list_of_sources_names_the_repository_that_is_configured(
