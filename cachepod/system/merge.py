@@ -61,7 +61,7 @@ class Merge:
         self._own = (0, 0) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
         self._users: dict[str, int] = {}
         self._groups: dict[str, int] = {}
-        self._copies: dict[tuple[int, int], str] = {}
+        self._placed: dict[tuple[int, int], str] = {}
         self._powers: set[str] = set()
         self.notes: list[str] = []
         self.files = 0
@@ -174,7 +174,7 @@ class Merge:
             os.symlink(os.readlink(entry.source), temporary)
             self._give_link(temporary, self._owner(entry.path))
             self._times(temporary, entry)
-        elif not (entry.linked and self._link(entry.source, temporary)):
+        elif not (entry.linked and self._link(self._twin(entry) or entry.source, temporary)):
             self._copy(entry, temporary)
         os.rename(temporary, full)
         self._remember(entry, full)
@@ -239,10 +239,8 @@ class Merge:
         return True
 
     def _copy(self, entry: Entry, temporary: str) -> None:
-        info = entry.info
-        first = self._copies.get((info.st_dev, info.st_ino)) if info.st_nlink > 1 else None
-        if first is not None:
-            os.link(first, temporary, follow_symlinks=False)
+        twin = self._twin(entry)
+        if twin is not None and self._link(twin, temporary):
             return
         _copy_bytes(entry.source, temporary)
         self._give(temporary, self._owner(entry.path), self._mode(entry))
@@ -251,9 +249,14 @@ class Merge:
             os.setxattr(temporary, CAPABILITY, capability, follow_symlinks=False)
         self._times(temporary, entry)
 
+    def _twin(self, entry: Entry) -> str | None:
+        """Where another name of the same file has its place already."""
+        info = entry.info
+        return self._placed.get((info.st_dev, info.st_ino)) if info.st_nlink > 1 else None
+
     def _remember(self, entry: Entry, full: str) -> None:
-        if not entry.linked and entry.info.st_nlink > 1:
-            self._copies[entry.info.st_dev, entry.info.st_ino] = full
+        if entry.info.st_nlink > 1:
+            self._placed.setdefault((entry.info.st_dev, entry.info.st_ino), full)
 
     def _times(self, path: str, entry: Entry) -> None:
         mtime = entry.info.st_mtime_ns

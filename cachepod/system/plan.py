@@ -99,6 +99,9 @@ def make_plan(root: Path, layer: Layer) -> Plan:
     ground = _Ground(top, mounted(root), layer)
     plan = Plan()
     try:
+        for folder in (place(root), place(root) / FILES):
+            if not stat.S_ISDIR(os.lstat(folder).st_mode):
+                raise TreeUnreadable(os.fspath(folder), "it is no directory")
         linking = os.lstat(place(root) / FILES).st_dev == os.stat(top + "/").st_dev
         for entry in _walk(os.fspath(place(root) / FILES), layer, linking):
             ground.check(entry.path)

@@ -206,7 +206,7 @@ def content_of(
 ) -> dict[str, tuple[object, ...]]:
     """Every path of *root* with mode, owner and content, and which names are one file."""
     found: dict[str, tuple[object, ...]] = {}
-    first: dict[int, str] = {}
+    names_of: dict[int, list[str]] = {}
     for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted((*folders, *names)):
@@ -218,9 +218,11 @@ def content_of(
             said: tuple[object, ...] = (oct(info.st_mode), info.st_uid, info.st_gid)
             if stat.S_ISREG(info.st_mode):
                 said += (path.read_bytes(), int(info.st_mtime))
-                if info.st_nlink > 1:
-                    said += (first.setdefault(info.st_ino, short),)
+                names_of.setdefault(info.st_ino, []).append(short)
             elif stat.S_ISLNK(info.st_mode):
                 said += (os.readlink(path),)
             found[short] = said
+    for same in names_of.values():
+        for name in same[1:]:
+            found[name] += (same[0],)
     return found

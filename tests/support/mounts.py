@@ -40,7 +40,8 @@ def need_root(for_what: str = "mounting") -> None:
 @contextmanager
 def _mounted(place: Path, *arguments: str | Path) -> Iterator[Path]:
     need_root()
-    place.mkdir(parents=True, exist_ok=True)
+    if not place.is_file():  # a single file can be bound as well
+        place.mkdir(parents=True, exist_ok=True)
     _run("mount", *arguments, place)
     try:
         yield place
@@ -84,7 +85,7 @@ def tmpfs(place: Path, size: int, *options: str) -> AbstractContextManager[Path]
 
 
 def bind(source: Path, place: Path) -> AbstractContextManager[Path]:
-    """The directory *source* at *place* as well."""
+    """The directory *source* at *place* as well, or the file where both are files."""
     return _mounted(place, "--bind", source)
 
 
