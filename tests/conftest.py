@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import moosefs
+from tests.support import moosefs, roots
 from tests.support.moosefs import Cluster
 from tests.support.s3 import BUCKET, Server, environment, moto_server, rclone_server
 from tests.support.s3proxy import Proxy, proxy
@@ -30,6 +31,17 @@ def mounts(moose: Cluster) -> tuple[Path, Path]:
     first, second = (moose.mounts[name].path for name in ("first", "second"))
     made = Path(tempfile.mkdtemp(dir=first))
     return made, second / made.name
+
+
+@pytest.fixture(scope="session")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> roots.Image:
+    """A Debian image with cachepod in it, for containers; one for the whole test run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    try:
+        return roots.image(shared)
+    except roots.Unavailable as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.fixture(scope="session")
