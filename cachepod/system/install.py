@@ -22,11 +22,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from blake3 import blake3
+
 from cachepod.errors import (
     AptFailed,
+    DriverPackage,
     NotEnoughSpace,
     NotRoot,
-    TreeUnreadable,
     UsageProblem,
     write_problem,
 )
@@ -36,7 +38,16 @@ from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.system.accounts import FILES as ACCOUNT_FILES
 from cachepod.system.apt import Apt
 from cachepod.system.aptwords import Simulation
-from cachepod.system.base import Base, Installed, base_from, distribution, installed, missing_of
+from cachepod.system.base import (
+    DPKG,
+    STATUS,
+    Base,
+    Installed,
+    base_from,
+    distribution,
+    installed,
+    missing_of,
+)
 from cachepod.system.capture import Before, Captured, capture, read_accounts
 from cachepod.system.dpkg import Canonical, md5sums
 from cachepod.system.drivers import is_driver
@@ -50,7 +61,7 @@ _PACKAGE = re.compile(
     r"[a-z0-9][a-z0-9+.\-]*(?<!-)(?::[a-z0-9\-]+)?"
     r"(?:=[A-Za-z0-9.+:~\-]+|/[A-Za-z0-9.+~\-_]+)?"
 )
-_SEEN, _PACKAGES = "paths", "packages"
+_SEEN, _PACKAGES, _STATUS = "paths", "packages", "status"
 
 
 def install(
@@ -73,8 +84,6 @@ def install(
                 f"{name!r} is no apt package", hint="give NAME, or NAME=VERSION for one version"
             )
         if is_driver(name):
-            from cachepod.errors import DriverPackage
-
             raise DriverPackage(name, name)
     if os.geteuid() != 0:
         raise NotRoot("installing apt packages")
@@ -123,54 +132,64 @@ class _Installation:
         record = read_record(self._root)
         here = base_from(distribution(self._root), found.versions)
         base = here if record is None or record.base is None else record.base
+        again = record is not None and record.state is Progressed.INSTALLING
         nothing = not self._debs and not missing_of(self._asked, found)
         if record is not None and record.state is Progressed.IN_PLACE and nothing:
-            why = record.why or self._other(record)
-            if not why and not applied(self._root):
-                why = "the tree of what was installed here is gone"
-            if not why or set(self._asked) <= set(record.asked):
-                return LayerReport("present", {}, 0, 0, not why, why, self._phases.end())
+            why = self._why_not(record)
+            return LayerReport("present", {}, 0, 0, not why, why, self._phases.end())
         before, why = self._before(record, base, found)
-        if not nothing or (record is not None and record.state is Progressed.INSTALLING):
-            self._work(again=record is not None and record.state is Progressed.INSTALLING)
+        if not nothing or again:
+            self._work(again=again)
         return self._end(record, base, before, why, found)
 
-    def _other(self, record: Record) -> str:
-        """Why what is in place is not what is asked for now; empty if it is."""
+    def _why_not(self, record: Record) -> str:
+        """Why the layer in place is not that of what is asked for; empty if it is."""
+        if record.why:
+            return record.why
         more = sorted(set(record.asked) - set(self._asked))
-        if not more:
-            return "" if set(self._asked) == set(record.asked) else "other packages are in place"
-        return f"this container has packages that are not asked for any more: {', '.join(more)}"
+        if more:
+            return f"this container has packages that are not asked for any more: {_list(more)}"
+        if set(record.asked) != set(self._asked):
+            return f"this container has a layer of other packages: {_list(record.asked)}"
+        if not applied(self._root):
+            return "what was installed in this container has changed since"
+        return ""
 
     def _before(
         self, record: Record | None, base: Base, found: Installed
     ) -> tuple[Before | None, str]:
         """What the root was before any layer, or why that is not known."""
         if record is None:
-            self._phases.begin("look")
-            before = self._look(found)
-            write_record(self._root, Record(Progressed.INSTALLING, base, asked=self._asked))
-            return before, ""
-        if record.why:
-            return None, record.why
-        more = sorted(set(record.asked) - set(self._asked))
-        if more and record.state is not Progressed.INSTALLING:
-            return None, self._other(record)
+            return self._look(base, found), ""
         if record.state is Progressed.APPLYING:
-            return None, "an apply of another layer was interrupted in this container"
+            return None, "a layer was being put in place in this container when that was killed"
+        if record.state is Progressed.IN_PLACE:
+            # What was before it is not known, or what the user has changed since would come along.
+            return None, self._why_not(record) or "packages were removed from this container"
         try:
+            if (self._kept / _STATUS).read_text() == self._status():
+                # Nothing was installed yet, and this look is newer.
+                return self._look(base, found), ""
             before = self._load()
         except (OSError, ValueError):
-            return None, "this container has a layer already, and what was before it is not known"
-        if base_from(distribution(self._root), before.packages).digest != base.digest:
             return None, "what was before the layer of this container is not known"
-        write_record(
-            self._root,
-            Record(Progressed.INSTALLING, base, asked=_union(record.asked, self._asked)),
-        )
-        return before, self._other(record) if more else ""
+        more = sorted(set(record.asked) - set(self._asked))
+        asked = _union(record.asked, self._asked)
+        write_record(self._root, Record(Progressed.INSTALLING, base, asked=asked))
+        if more:
+            return None, f"an installation of other packages was killed here: {_list(more)}"
+        return before, ""
 
-    def _look(self, found: Installed) -> Before:
+    def _status(self) -> str:
+        """Changes with the first thing that dpkg does."""
+        updates = self._root / DPKG / "updates"
+        waiting = sorted(os.listdir(updates)) if updates.is_dir() else []
+        data = (self._root / STATUS).read_bytes() + "\n".join(waiting).encode()
+        return blake3(data).hexdigest()
+
+    def _look(self, base: Base, found: Installed) -> Before:
+        """Look at everything, keep what was seen, and say that an installation begins."""
+        self._phases.begin("look")
         canonical = Canonical(self._root)
         tokens = Tokens(md5sums(self._root, found.versions, canonical))
         seen = look(self._root, avoid=self._avoid, token=tokens)
@@ -183,8 +202,10 @@ class _Installation:
         (new / _PACKAGES).write_text("".join(rows), "utf-8")
         for name, text in before.accounts.items():
             (new / name).write_text(text, "utf-8", "surrogateescape")
+        (new / _STATUS).write_text(self._status())
         remove_tree(self._kept)
         os.rename(new, self._kept)
+        write_record(self._root, Record(Progressed.INSTALLING, base, asked=self._asked))
         return before
 
     def _load(self) -> Before:
@@ -204,16 +225,18 @@ class _Installation:
             self._phases.begin("lists")
             if self._debs:
                 apt.add(self._debs)
-            if not self._asked:
+            # What the image has is left alone: apt would bring it up to date.
+            lacking = missing_of(self._asked, installed(self._root))
+            if not lacking:
                 return
             apt.update()
             for warning in apt.warnings:
                 self._progress.note(warning)
             self._phases.begin("simulate")
-            plan = apt.simulate(self._asked)
+            plan = apt.simulate(lacking)
             self._check_space(plan)
             self._phases.begin("apt", size=plan.download)
-            apt.install(self._asked, plan.download)
+            apt.install(lacking, plan.download)
 
     def _check_space(self, plan: Simulation) -> None:
         info = os.statvfs(self._root)
@@ -244,10 +267,12 @@ class _Installation:
             if found.versions.get(name) != version
         }
         warnings = tuple(self._apt.warnings)
-        asked = _union(record.asked if record is not None else (), self._asked)
+        current = read_record(self._root)
+        asked = _union(current.asked if current is not None else (), self._asked)
         if before is None:
             layer = record.layer if record is not None else ""
             write_record(self._root, Record(Progressed.IN_PLACE, base, layer, asked, why=why))
+            remove_tree(self._kept)
             phases = self._phases.end()
             return LayerReport("installed", new, 0, 0, False, why, phases, warnings)
         self._phases.begin("capture")
@@ -259,6 +284,7 @@ class _Installation:
         if not why and done.layer.base.digest != base.digest:
             why = "the release of the distribution was changed"
         write_record(self._root, Record(Progressed.IN_PLACE, base, done.digest, asked, why=why))
+        remove_tree(self._kept)
         for warning in done.warnings:
             self._progress.note(warning)
         return LayerReport(
@@ -277,4 +303,5 @@ def _union(one: Iterable[str], other: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*one, *other)))
 
 
-__all__ = ["TreeUnreadable", "install"]
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
