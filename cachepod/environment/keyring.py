@@ -11,11 +11,14 @@ mirror holds the same packages under the same signature, so that for one the lis
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import os
 import re
 import subprocess
 import tempfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -39,6 +42,9 @@ _TIMEOUT = 60.0  # seconds for dpkg-deb, on a file of a few kilobytes
 _MACHINES = {"amd64": "x86_64", "arm64": "sbsa"}
 _RELEASES = {"ubuntu": r"\d\d\.\d\d", "debian": r"\d+"}
 _CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
+_LARGEST_INDEX = 128 * 1024 * 1024
+_TOOLKIT = re.compile(r"\bno apt package cuda-toolkit-(\d+)-(\d+)\b")
+_NAMED = re.compile(r"^Package: cuda-toolkit-(\d+)-(\d+)$", re.MULTILINE)
 _SOURCE = re.compile(r"^(deb(?:-src)?\s+(?:\[[^\]]*\]\s+)?)(\S+)", re.MULTILINE)
 
 
@@ -209,6 +215,51 @@ def _sum_again(tree: Path) -> None:
         digest = hashlib.md5((tree / name).read_bytes(), usedforsecurity=False).hexdigest()
         lines.append(f"{digest}  {name}\n")
     sums.write_text("".join(lines), "utf-8")
+
+
+def explained(
+    settings: Settings, distribution: str, architecture: str, error: AptFailed
+) -> AptFailed:
+    """
+    *error*, and the CUDA releases that there are where it says that one is not.
+
+    Args:
+        distribution: ``ubuntu 22.04``.
+
+        architecture: ``amd64``.
+    """
+    asked = _TOOLKIT.search(error.message)
+    if asked is None:
+        return error
+    folder = folder_of(distribution, architecture)
+    found = _releases(below(f"{settings.toolkit_repository.rstrip('/')}/{folder}", "Packages.gz"))
+    release = f"{asked[1]}.{asked[2]}"
+    if not found or release in found:
+        return error
+    return AptFailed(
+        f"toolkit: NVIDIA has no CUDA {release} for {folder}: {error.message}",
+        output=error.output,
+        hint=f"it has {', '.join(found)}",
+    )
+
+
+def _releases(url: str) -> list[str]:
+    """The toolkits that an index of packages has, the oldest first; none if it cannot be read."""
+    held = io.BytesIO()
+
+    def counted(_: int) -> None:
+        if held.tell() > _LARGEST_INDEX:
+            raise Unavailable("it is too large for an index")
+
+    try:
+        download(url, held, sized=lambda length: None, counted=counted)
+        held.seek(0)
+        with gzip.open(held) as opened:
+            text = opened.read(_LARGEST_INDEX).decode("utf-8", "replace")
+    except (Unavailable, OSError, EOFError, zlib.error):
+        return []
+    pairs = {(int(match[1]), int(match[2])) for match in _NAMED.finditer(text)}
+    return [f"{major}.{minor}" for major, minor in sorted(pairs)]
 
 
 def is_nvidias(settings: Settings) -> bool:

@@ -306,20 +306,15 @@ def _repositories(settings: Settings, layer: Layer, progress: Progress) -> Itera
         return
     from cachepod.environment import keyring
 
-    if keyring.is_nvidias(settings) and not missing([keyring.PACKAGE], ROOT):
-        yield []  # the image has it
-        return
+    system = layer.base.distribution, layer.base.architecture
     with TemporaryDirectory(prefix="cachepod-keyring-") as folder:
-        yield [
-            keyring.fetch_keyring(
-                settings,
-                layer.base.distribution,
-                layer.base.architecture,
-                Path(folder),
-                progress,
-                ROOT,
-            )
-        ]
+        debs = []
+        if not keyring.is_nvidias(settings) or missing([keyring.PACKAGE], ROOT):
+            debs = [keyring.fetch_keyring(settings, *system, Path(folder), progress, ROOT)]
+        try:
+            yield debs
+        except AptFailed as error:
+            raise keyring.explained(settings, *system, error) from error
 
 
 def _not_the_systems(settings: Settings) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -154,6 +155,33 @@ def test_https_without_certificates_is_said_before_anything_is_asked(tmp_path: P
     with pytest.raises(AptFailed, match="lacks the certificates") as caught:
         fetch("https://mirror.invalid", tmp_path)
     assert "ca-certificates" in caught.value.hint
+
+
+def test_a_release_that_nvidia_does_not_have_is_answered_with_those_that_it_has(
+    nvidia: Served, tmp_path: Path
+) -> None:
+    settings = load_settings({"toolkit_repository": nvidia.url}, {}, tmp_path)
+    error = AptFailed("there is no apt package cuda-toolkit-99-9 in the sources of this image")
+    told = keyring.explained(settings, "debian 12", "amd64", error)
+    assert told.message.startswith("toolkit: NVIDIA has no CUDA 99.9 for debian12/x86_64: there is")
+    assert told.hint == "it has 12.6"
+    for other in (
+        "there is no apt package cuda-toolkit-12-6 in the sources of this image",
+        "there is no apt package ffmpeg in the sources of this image",
+        "the disk ran full",
+    ):
+        same = AptFailed(other)
+        assert keyring.explained(settings, "debian 12", "amd64", same) is same
+
+
+def test_an_index_that_cannot_be_read_says_nothing_of_releases(
+    nvidia: Served, tmp_path: Path
+) -> None:
+    settings = load_settings({"toolkit_repository": nvidia.url}, {}, tmp_path)
+    error = AptFailed("there is no apt package cuda-toolkit-99-9 in the sources of this image")
+    for answer in ((404, b""), (200, b"not gzip"), (200, gzip.compress(b"x" * 99)[:-9])):
+        nvidia.instead["debian12/x86_64/Packages.gz"] = [answer]
+        assert keyring.explained(settings, "debian 12", "amd64", error) is error
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/repos", "file:///srv/repos"])

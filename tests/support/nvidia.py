@@ -97,7 +97,7 @@ class Package:
         (control / "control").write_text("\n".join(lines) + "\n")
         for name, text in self.scripts.items():
             (control / name).write_text(text)
-            (control / name).chmod(0o644 if name == "conffiles" else 0o755)
+            (control / name).chmod(0o644 if name in ("conffiles", "triggers") else 0o755)
         built = folder / f"{self.name}_{self.version}_{self.architecture}.deb"
         subprocess.run(
             ["dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "--build", tree, built],
@@ -123,7 +123,8 @@ def packages() -> list[Package]:
                 scripts={"postinst": _CONFIGURED, "prerm": _REMOVED}),
         Package("cuda-cudart-12-6", "12.6.77-1", depends="cuda-toolkit-12-6-config-common", files={
             f"{target}/lib/libcudart.so.12.6.77": shared_library("libcudart.so.12"),
-            f"{target}/lib/libcudart.so.12": "-> libcudart.so.12.6.77"}),
+            f"{target}/lib/libcudart.so.12": "-> libcudart.so.12.6.77"},
+            scripts={"triggers": "activate-noawait ldconfig\n"}),
         Package("cuda-nvcc-12-6", "12.6.85-1", depends="cuda-cudart-12-6 (>= 12.6.77)", files={
             "usr/local/cuda-12.6/bin/nvcc": _NVCC,
             "usr/local/cuda-12.6/include": "-> targets/x86_64-linux/include",
