@@ -53,7 +53,7 @@ def _gpus(
             Severity.WARNING,
         )
     if not driver.gpus:
-        known = driver.source != "/proc"
+        known = driver.source not in ("", "/proc")
         return Check(
             _ABOUT,
             "GPU",
@@ -64,6 +64,9 @@ def _gpus(
             Severity.WARNING,
         )
     result = _named(driver)
+    if identity is not None and identity.without_gpu:
+        missing = f"{driver.source} names it, but its device is not in /dev"
+        return Check(_ABOUT, "GPU", result, f"{missing}; {_without(identity)}", Severity.WARNING)
     for each in driver.gpus:
         wrong = unsuited(each.capability, cuda) if cuda and each.capability else ""
         if wrong:
@@ -98,6 +101,8 @@ def _driver(identity: Identity | None, driver: gpu.Driver, cuda: str) -> Check:
     name = "driver"
     latest = highest(driver)
     result = f"{driver.version}, CUDA up to {latest or '?'} (says {driver.source})"
+    if not driver.source:
+        result = "unknown"
     if driver.trouble:
         result += f"; {driver.trouble}"
     if not cuda:

@@ -56,7 +56,7 @@ class Driver:
 
         gpus: Those that this process may use.
 
-        source: Who said so: ``NVML``, ``nvidia-smi`` or ``/proc``.
+        source: Who said so: ``NVML``, ``nvidia-smi`` or ``/proc``; empty if nobody did.
 
         hidden: How many more there are, which CUDA_VISIBLE_DEVICES hides.
 
@@ -124,6 +124,8 @@ def detect(
     """
     The driver and its GPUs; None if there is no driver.
 
+    One that does not answer is a driver of which nothing is known.
+
     Args:
         environ: What the child processes get: the PATH on which ``nvidia-smi`` lies, the
             LD_LIBRARY_PATH on which NVML lies, and CUDA_VISIBLE_DEVICES.
@@ -141,11 +143,11 @@ def detect(
         smi = ask_smi(environ, patience)
         answer = replace(smi, trouble=smi.trouble or answer.trouble)
     version = answer.driver or kernel
-    if not version:
+    if not version and not answer.late:
         return None
     gpus = answer.gpus[:_MOST]
     seen = _seen(gpus, visible(environ))
-    source = answer.source if answer.driver else "/proc"
+    source = answer.source if answer.driver else "/proc" if kernel else ""
     return Driver(version, answer.cuda, seen, source, len(gpus) - len(seen), answer.trouble)
 
 

@@ -43,6 +43,7 @@ def examined(folder: Path, **keys: object) -> dict[str, Check]:
         (Driver("470.1", "11.4", (L4,), "NVML"), Severity.PROBLEM,
          'torch will find no GPU; take cuda = "11.8", or a host with driver 525 or later'),
         (Driver("570.1", "", (), "/proc", trouble="GPU is lost"), Severity.WARNING, "may not find"),
+        (Driver("", trouble="no answer within 20 s"), Severity.WARNING, "may not find"),
     ],
 )  # fmt: skip
 def test_a_driver_is_as_good_as_the_cuda_that_is_asked_for(
@@ -93,6 +94,7 @@ def test_a_gpu_that_is_too_young_for_the_cuda_is_a_problem(
     [
         (Driver("550.1", "12.4", (), "NVML"), "no GPU is visible", "was given no GPU"),
         (Driver("550.1", source="/proc"), "no GPU is visible", "neither NVML nor nvidia-smi"),
+        (Driver("", trouble="no answer within 20 s"), "no GPU is visible", "neither NVML nor"),
         (Driver("550.1", "12.4", (), "NVML", hidden=2), "none of 2 is visible",
          "CUDA_VISIBLE_DEVICES hides them"),
     ],
@@ -105,6 +107,16 @@ def test_a_driver_without_a_gpu_is_warned_of(
     assert check.severity == Severity.WARNING
     assert check.result == result
     assert meaning in check.meaning
+
+
+def test_a_gpu_without_its_device_is_warned_of_where_torch_would_be_left_without_it(
+    tmp_path: Path, driver: list[Driver | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver[0] = Driver("570.1", "12.8", (L4,), "NVML")
+    monkeypatch.setattr(gpu, "usable", lambda environ: False)
+    check = examined(tmp_path, without_gpu="cpu")["GPU"]
+    assert check.severity == Severity.WARNING
+    assert "its device is not in /dev" in check.meaning
 
 
 def test_no_gpu_is_no_trouble_and_what_is_done_without_one_is_said(

@@ -167,6 +167,11 @@ def test_one_that_hangs_is_left_behind_in_time(tmp_path: Path, script: str) -> N
     assert "no answer within" in driver.trouble
 
 
+def test_a_driver_of_which_nobody_tells_in_time_is_not_taken_for_none(tmp_path: Path) -> None:
+    driver = detect(smi(tmp_path, "exec sleep 60"), tmp_path, patience=0.3)
+    assert driver == Driver("", trouble="no answer within 0.3 s")
+
+
 def test_a_child_that_keeps_the_pipe_open_is_not_waited_for(tmp_path: Path) -> None:
     environ = works(tmp_path)
     program = tmp_path / "bin" / "nvidia-smi"
