@@ -100,6 +100,10 @@ def examine_machine(settings: Settings, environ: Mapping[str, str]) -> Iterator[
     yield _interpreter(settings, environ)
     yield _uv(settings)
     yield from examine_gpu(settings, environ)
+    if settings.toolkit:
+        from cachepod.environment.doctor_toolkit import examine_toolkit
+
+        yield from examine_toolkit(settings, environ)
 
 
 def _volume(environ: Mapping[str, str]) -> Check:

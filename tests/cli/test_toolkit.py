@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cuda import listing, make_tree
+from tests.support.imports import imported_by
 from tests.support.project import Project
 
 
@@ -106,6 +107,22 @@ def test_the_tree_comes_from_another_family_as_well(project: Project, place: Pat
     assert missed.code == 3
     assert listing(place) == before
     project.ready()
+
+
+def test_a_publish_after_a_hit_looks_at_no_tree(project: Project, place: Path) -> None:
+    project.ready()
+    wipe(project, place)
+    assert project.run("restore").code == 0
+    done, imported = imported_by("publish", cwd=project.root)
+    assert done.code == 0
+    assert " present in " in done.err
+    assert not imported & {
+        "cachepod.environment.around",
+        "cachepod.environment.cudatree",
+        "cachepod.snapshot.scan",
+        "zstandard",
+        "subprocess",
+    }
 
 
 def test_the_key_of_a_cuda_tree_is_its_place(project: Project, place: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 from cachepod.environment.around import settle
 from cachepod.environment.config import Settings, load_settings
 from cachepod.environment.cudatree import around_of, release_of
+from cachepod.environment.diagnosis import Check, Severity
+from cachepod.environment.doctor_toolkit import examine_toolkit
 from cachepod.environment.toolkit import CACHE, linker_knows
 from cachepod.model.fingerprint import Fingerprint
 from cachepod.model.surroundings import Surroundings
@@ -203,6 +205,28 @@ def test_a_user_without_root_is_told_once_what_is_lacking(
     assert "zz-cuda-13-0.conf cannot be written here" in notes[0]
     assert list(machine.configuration("").iterdir()) == []
     assert not (machine.etc / CACHE).exists()
+
+
+def test_doctor_says_what_it_sees_of_a_toolkit(
+    bring: Callable[[], Machine], source: Machine, tmp_path: Path
+) -> None:
+    def told(machine: Machine, path: str = os.defpath) -> dict[str, Check]:
+        found = examine_toolkit(machine.settings, {"PATH": path}, machine.etc)
+        return {check.name: check for check in found}
+
+    own = told(source, str(tmp_path))
+    assert own["directory"].result == f"{source.place}, 13.0.88"
+    assert "this image's own" in own["directory"].meaning
+    assert own["libraries"].severity is Severity.NOTE
+    assert own["compiler"].result == "there is no g++"
+    assert told(bring())["directory"].meaning == "cachepod brought it"
+    nowhere = Machine(tmp_path / "nowhere")
+    (lacking,) = told(nowhere).values()
+    assert lacking.result == f"{nowhere.place} does not exist"
+    nowhere.place.mkdir(parents=True)
+    (wrong,) = told(nowhere).values()
+    assert wrong.severity is Severity.PROBLEM
+    assert "is not a CUDA tree" in wrong.result
 
 
 def test_the_tree_of_the_image_is_not_touched(source: Machine) -> None:
