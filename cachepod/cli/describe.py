@@ -95,6 +95,9 @@ def restoration(
     if result.filling:
         document["filling"] = list(result.filling)
         summary += f"; {', '.join(result.filling)} is being filled in the background"
+    if result.lacks:
+        document["lacks"] = result.lacks
+        summary += f"; {result.lacks} is not in it, for none was to be had when it was installed"
     if result.lease == "awaited":
         builder = printable(result.built_by) or "another container"
         summary += f"; waited {duration(result.waited)} for {builder}"
@@ -211,6 +214,15 @@ def installation(
             files=report.files,
             size=report.size,
         )
+        brought = report.flash_attn
+        if brought is not None:
+            document["flash_attn"] = {
+                "outcome": brought.outcome,
+                "wheel": brought.wheel,
+                "tried": list(brought.tried),
+            }
+            if brought.outcome == "missing":
+                parts.append("without flash-attn")
         if outcome == "present":
             parts.insert(0, f"present: {settings.prefix} is complete")
         else:
@@ -251,6 +263,13 @@ def _layer(done: LayerInstallation) -> tuple[Document, str]:
         f"{count(len(report.packages), 'apt package')} "
         f"({count(report.files, 'file')}, {human_bytes(report.size)})"
     )
+
+
+def attempts(done: Installation | None) -> tuple[str, ...]:
+    """What did not help in an install, though it went well in the end."""
+    report = done.environment if done is not None else None
+    brought = report.flash_attn if report is not None else None
+    return brought.tried if brought is not None else ()
 
 
 def publication(done: Sequence[Publication], key: str, seconds: float) -> Outcome:

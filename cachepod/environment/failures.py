@@ -41,6 +41,10 @@ _HASH = re.compile(
 _UNHASHED = re.compile(
     r"(?:In `?--require-hashes`? mode|Hashes are required in --require-hashes mode)[^\n]*"
 )
+_FLASH_ATTN = re.compile(
+    r"building from source is disabled for `flash-attn`"
+    r"|No matching distribution found for flash[-_]attn\b"
+)
 _BUILD = re.compile(
     r"Failed to build `(?P<name>[^\s`]+)|Failed building (?:wheel|editable) for (?P<pip>\S+)"
     r"|(?:build backend returned an error|subprocess-exited-with-error|Failed to build)",
@@ -114,6 +118,13 @@ def explain(
 
 def _unresolved(output: str, installer: str, hint: str) -> CachepodError:
     """The rest: what is asked for cannot be had, or cannot be built."""
+    if _FLASH_ATTN.search(output):
+        return InstallFailed(
+            "flash-attn is needed, and the index has no wheel of it but sources that take hours "
+            "to build",
+            output=output,
+            hint='name the version that is needed, as flash_attn = ["2.8.0"]',
+        )
     failed = _BUILD.search(output)
     if failed:
         collected = _COLLECTED.findall(output)

@@ -187,8 +187,8 @@ class FlashAttn:
 
     def _put(self, wheel: Wheel, name: str, facts: Facts, installer: Installer) -> None:
         """Install what was fetched, under the name that its metadata would give it."""
-        folder = self._work / "wheel"
-        shutil.rmtree(folder, ignore_errors=True)
+        # a folder of its own for each: uv remembers what it met by the path
+        folder = self._work / str(len(self._tried))
         folder.mkdir()
         named = folder / f"{MODULE}-{wheel.version}-{facts.tags}.whl"
         wheel.path.rename(named)
@@ -198,7 +198,7 @@ class FlashAttn:
                 self._wanted, named, f"{NAME}=={wheel.version}", self._python, self._watch
             )
         except InstallFailed as problem:
-            remove(self._settings.prefix, self._site)
+            remove(self._settings.prefix, self._site, wheel.files)
             raise Unavailable(f"it cannot be installed: {problem.message}") from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cachepod.environment.flash_plan import NAME as FLASH_ATTN
+from cachepod.environment.flash_plan import lacks_it
 from cachepod.environment.hook import brought, sentence, trees
 from cachepod.environment.outcome import Restoration
 from cachepod.environment.toolkit import with_toolkit
@@ -83,7 +85,8 @@ def tried(
             problem = error
     checked = time.monotonic() - started
     if problem is None:
-        return replace(restored, checked=checked)
+        absent = identity.flash_attn is not None and lacks_it(settings.prefix)
+        return replace(restored, checked=checked, lacks=FLASH_ATTN if absent else "")
     # Otherwise the next restore would confirm it, and an install would find it complete.
     before = read_stamp(settings.prefix)
     spoils = before.manifest if before is not None else ""

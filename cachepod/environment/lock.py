@@ -106,6 +106,14 @@ def lock(
         uv = Uv(binary, base, Path(work), output, settings.cache_dir)
         resolved = uv.compile(wanted, "--generate-hashes")
     lines, warnings = _portable(resolved, output.absolute().parent)
+    plan = identity.flash_attn
+    if plan is not None and not settings.flash_attn:
+        # Once the lock is what counts, nobody reads the line any more.
+        said = ", ".join(f'"{version}"' for version in plan.versions)
+        warnings += (
+            f"flash-attn ({plan.where}) is installed by wheel and not in the lock: "
+            f"say flash_attn = [{said}] in the configuration",
+        )
     text = _header(identity) + "".join(f"{line}\n" for line in lines)
     packages = sum(bool(line) and not line.startswith((" ", "#", "--")) for line in lines)
     outcome = "written" if _replace(output, text) else "unchanged"

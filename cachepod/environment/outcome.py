@@ -48,6 +48,8 @@ class Restoration:
         remark: What a reader of a miss should know of it, as a clause.
 
         filling: URLs of nearer stores that get the snapshot in the background.
+
+        lacks: What was asked for and could not be had when the environment was installed.
     """
 
     outcome: str
@@ -64,3 +66,4 @@ class Restoration:
     built_by: str = ""
     remark: str = ""
     filling: tuple[str, ...] = ()
+    lacks: str = ""

@@ -132,7 +132,7 @@ class Uv:
         options = wanted.options(torch_as_extra=True).replace(f"--only-binary {build.name}\n", "")
         asked = write_private(self._work / "build.in", f"{options}{build.line}\n")
         arguments = ["install", "-r", str(asked), "--no-build-isolation-package", build.name]
-        arguments += ["--no-binary-package", build.name, *self._alone(python)]
+        arguments += ["--no-binary", build.name, *self._alone(python)]
         environ = {**build.environ, "PYTHONPATH": str(tools)}
         self._run(wanted, arguments, watch, apart=True, more=environ)
 

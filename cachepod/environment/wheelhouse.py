@@ -49,12 +49,15 @@ class Wheel:
         sha256: Of the whole file, hexadecimal.
 
         unpacked: Bytes of the files in it.
+
+        files: Their names.
     """
 
     path: Path
     version: str
     sha256: str
     unpacked: int
+    files: tuple[str, ...] = ()
 
 
 def fetch(place: str, name: str, target: Path, *, sized: Sized, counted: Counted) -> None:
@@ -193,4 +196,5 @@ def examine(path: Path, name: str, version: str) -> Wheel:
     with open(path, "rb") as file:
         while piece := file.read(_PIECE):
             digest.update(piece)
-    return Wheel(path, found[1], digest.hexdigest(), sum(entry.file_size for entry in entries))
+    unpacked = sum(entry.file_size for entry in entries)
+    return Wheel(path, found[1], digest.hexdigest(), unpacked, tuple(files))

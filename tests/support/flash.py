@@ -156,8 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
     """
     ``/…/releases/download/vVERSION/NAME`` redirects to ``http://127.0.0.1/objects/…?sig=``.
 
-    Faults: ``403``, ``500`` and other statuses; ``html``, ``truncated``, ``slow``, ``junk``,
-    ``chunked`` (no length), ``circle`` (redirects without end), ``stall`` (no answer).
+    Faults: ``403``, ``500`` and other statuses; ``html``, ``truncated``, ``junk``, ``huge`` (by its
+    own word), ``chunked`` (no length), ``circle`` (redirects without end), ``stall`` (no answer).
     """
 
     releases: ClassVar[Releases]
@@ -188,7 +188,9 @@ class _Handler(BaseHTTPRequestHandler):
         data = (served.folder / Path(*parts[1:])).read_bytes()
         if fault == "junk":
             data = b"junk" * 1000
-        if fault == "truncated":
+        if fault == "huge":
+            self._answer(200, data, length=10**15)
+        elif fault == "truncated":
             self._answer(200, data[: len(data) // 2], length=len(data))
         elif fault == "chunked":
             self.send_response(200)

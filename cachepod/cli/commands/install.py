@@ -6,7 +6,7 @@ import time
 
 import click
 
-from cachepod.cli.describe import installation
+from cachepod.cli.describe import attempts, installation
 from cachepod.cli.options import KEY, STORE, Invocation, subcommand
 from cachepod.cli.render import Outcome
 
@@ -29,4 +29,6 @@ def command(call: Invocation, force: bool) -> Outcome:
     identity = identify(settings)
     with call.display() as progress:
         report = install_environment(settings, identity, force=force, progress=progress)
+    for line in attempts(report):
+        call.mention(line)
     return installation(report, identity.key, settings, time.monotonic() - started)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cachepod.cli.describe import installation, publication, restoration
+from cachepod.cli.describe import attempts, installation, publication, restoration
 from cachepod.cli.execute import execute
 from cachepod.cli.options import KEY, STORE, Invocation, guarded, subcommand, watched_stage
 from cachepod.cli.render import Document, Outcome, duration
@@ -123,6 +123,8 @@ def _install(call: Invocation, settings: Settings, identity: Identity) -> Outcom
         started = time.monotonic()
         with call.display() as progress:
             report = install_environment(settings, identity, progress=progress)
+        for line in attempts(report):
+            call.mention(line)
         return installation(report, identity.key, settings, time.monotonic() - started)
 
     return guarded(work)
