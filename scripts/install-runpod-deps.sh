@@ -52,7 +52,7 @@ run() {
 # variables and the configuration file themselves.
 # shellcheck disable=SC2016
 readonly reader='
-import json, os, pathlib, re, sys
+import glob, importlib.util, json, os, pathlib, re, shutil, sys
 
 LISTS = ("requirements", "packages", "apt", "extra_index_urls", "find_links", "flash_attn", "flash_attn_sources", "check")
 TEXTS = ("prefix", "lock", "python", "cuda", "torch_index", "index_url", "handler", "apt_missing", "flash_attn_missing")
@@ -105,20 +105,22 @@ def as_list(value):
 def absolute(value, folder):
     return os.path.join(folder, os.path.expanduser(value)) if "://" not in value else value
 
-def built_in():
-    """The profiles that come with cachepod: a file, to be had even where the rest of it does not work."""
-    import glob, importlib.util, shutil
-    program = shutil.which("cachepod") or ""
+def beside_cachepod():
+    """The folder of packages that cachepod lies in, to be had even where cachepod does not work; or nothing."""
+    program = shutil.which("cachepod")
     places = glob.glob(os.path.realpath(program) + "/../../lib/python3*/site-packages") if program else []
+    places += glob.glob("/opt/cachepod/lib/python3*/site-packages")
     spec = importlib.util.find_spec("cachepod")
-    places += [os.path.dirname(each) for each in (spec.submodule_search_locations or ()) if spec] if spec else []
-    for place in places:
-        path = os.path.join(place, "cachepod", "environment", "profiles.toml")
-        if os.path.isfile(path):
-            sys.path.append(place)  # may have the reader of TOML that the interpreter lacks
-            document = table(path)
-            return {**document["bases"], **document["handlers"]}
-    return {}
+    places += [os.path.dirname(each) for each in spec.submodule_search_locations or ()] if spec else []
+    return next((each for each in places if os.path.isfile(each + "/cachepod/environment/profiles.json")), "")
+
+def built_in():
+    """The profiles that come with cachepod."""
+    if not beside:
+        return {}
+    with open(beside + "/cachepod/environment/profiles.json", encoding="utf-8") as file:
+        document = json.load(file)
+    return {**document["bases"], **document["handlers"]}
 
 def profile_of(handler, tables, ours):
     """What a handler needs, its bases joined with it; nothing where there is no such profile."""
@@ -181,6 +183,8 @@ def gather():
     return found
 
 told = sys.argv[1]
+beside = beside_cachepod()
+sys.path += [beside] if beside else []  # it may have the reader of TOML that this Python lacks
 found = json.loads(told)["settings"] if told else gather()
 for name in ("index_url", "extra_index_urls"):
     if "***" in str(found.get(name) or ""):
@@ -315,13 +319,16 @@ space_or() {
 }
 
 find_installer() {
-    local pip
-    uv="$(type -P uv)" || uv="$(python3 -c 'import uv; print(uv.find_uv_bin())' 2>/dev/null)" || uv=""
-    if [ -n "$uv" ] && run "$uv" --version >/dev/null 2>&1; then
-        installer=("$uv" pip install --python "$prefix/bin/python" --cache-dir "$work/cache" --no-progress --color never)
-        no_source=(--only-binary flash-attn)
-        return
-    fi
+    local pip own
+    own="$(readlink -f "$(type -P cachepod)")" # which may have brought a uv
+    for uv in "$(type -P uv)" "${own%/*}/uv" /opt/cachepod/bin/uv \
+        "$(python3 -c 'import uv; print(uv.find_uv_bin())' 2>/dev/null)"; do
+        if [ -x "$uv" ] && run "$uv" --version >/dev/null 2>&1; then
+            installer=("$uv" pip install --python "$prefix/bin/python" --cache-dir "$work/cache")
+            installer+=(--no-progress --color never)
+            return
+        fi
+    done
     uv=""
     run "$prefix/bin/python" -I -m ensurepip >/dev/null 2>&1
     for pip in own base; do
@@ -329,7 +336,6 @@ find_installer() {
         [ "$pip" = own ] || installer=(python3 -m pip --python "$prefix/bin/python")
         if run "${installer[@]}" --version >/dev/null 2>&1; then
             installer+=(install --no-cache-dir --progress-bar off --no-warn-script-location --disable-pip-version-check)
-            no_source=(--only-binary flash-attn)
             return
         fi
     done
@@ -339,6 +345,7 @@ find_installer() {
 install_packages() {
     local each options=()
     find_installer
+    installer+=(--only-binary flash-attn) # never from source
     {
         [ -z "$index_url" ] || printf -- '--index-url %s\n' "$index_url"
         for each in "${extra_index_urls[@]+"${extra_index_urls[@]}"}" ${torch_url:+"$torch_url"}; do
@@ -355,7 +362,7 @@ install_packages() {
     fi
     # One of an index beside PyPI's may be older: the best of all of them, as pip has it.
     [ -z "$uv" ] || [ -z "$torch_url" ] || options+=(--index-strategy unsafe-best-match)
-    run "${installer[@]}" "${no_source[@]}" "${options[@]}" >&2 || failed "the packages are not installed"
+    run "${installer[@]}" "${options[@]}" >&2 || failed "the packages are not installed"
 }
 
 failed() { # SENTENCE
@@ -389,7 +396,7 @@ print(f"cu{cuda.split(chr(46))[0]}torch{torch}cxx11abi{abi}-{python}-{python}-li
             /*) [ -f "$place" ] || continue ;;
             esac
             say "flash-attn $version: trying ${place##*/}"
-            if run "${installer[@]}" "${no_source[@]}" --no-deps "$place" >/dev/null 2>&1; then return 0; fi
+            if run "${installer[@]}" --no-deps "$place" >/dev/null 2>&1; then return 0; fi
         done
     done
     if [ "$flash_attn_missing" = warning ]; then

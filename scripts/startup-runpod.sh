@@ -5,10 +5,12 @@ set -u
 
 usage() {
     cat <<'TEXT'
-usage: startup-runpod.sh [--] [COMMAND [ARGUMENT...]]
+usage: startup-runpod.sh [--] COMMAND [ARGUMENT...]
+       startup-runpod.sh [OPTION-OF-THE-HANDLER...]
 
 Waits a bounded time for the volume, brings the Python environment (cachepod restore, else install and
-publish), then takes its own place with the handler: COMMAND, else the file for HANDLER_TYPE in HANDLER_DIR.
+publish), then takes its own place with COMMAND, or else with the file for HANDLER_TYPE in HANDLER_DIR, which
+gets the options: startup-runpod.sh --rp_serve_api
 
 environment:
     HANDLER_TYPE          which handler: HANDLER_DIR/HANDLER_TYPE.py, else HANDLER_DIR/handler.py
@@ -594,13 +596,17 @@ install_all() {
 }
 
 main() {
-    local moment began took number code kind volume=""
+    local options=() moment began took number code kind volume=""
     case "${1:-}" in
     -h | --help)
         usage
         exit 0
         ;;
     --) shift ;;
+    -*)
+        options=("$@")
+        set --
+        ;;
     esac
     handler=("$@")
 
@@ -645,7 +651,10 @@ main() {
 
     with_store=() with_prefix=() made_by=""
     await_named
-    [ ${#handler[@]} -gt 0 ] || choose_handler
+    if [ ${#handler[@]} = 0 ]; then
+        choose_handler
+        handler+=("${options[@]+"${options[@]}"}")
+    fi
     configure
     if [ -n "$broken" ]; then
         plain_install

@@ -102,4 +102,5 @@ def read_page(path: Path) -> Page:
 def pages() -> list[Page]:
     """Every Markdown file of the repository that documents it."""
     paths = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("docker/**/*.md")]
+    paths += ROOT.glob("examples/**/*.md")
     return [read_page(path) for path in sorted(paths)]
