@@ -35,10 +35,17 @@ def advice(
             "there is no GPU here, but torch stays as it is: "
             f"{said_by} says which build (without_gpu: {where})"
         )
+    outdated = driver_advice(identity, proc)
+    if outdated:
+        yield outdated
+
+
+def driver_advice(identity: Identity, proc: Path = Path("/proc")) -> str:
+    """That the driver is too old for the environment, and what to do; empty where it is not."""
     cuda = identity.fingerprint.inputs.get("cuda", "")
     version = gpu.kernel_driver(proc) if cuda else ""
-    if version:
-        driver = gpu.Driver(version, source="/proc")
-        if runs(driver, cuda) is Runs.NO:
-            why, hint = too_old(driver, cuda, builds_of(identity.requirements.pinned("torch")))
-            yield f"{why}; {hint}"
+    driver = gpu.Driver(version, source="/proc")
+    if not version or runs(driver, cuda) is not Runs.NO:
+        return ""
+    why, hint = too_old(driver, cuda, builds_of(identity.requirements.pinned("torch")))
+    return f"{why}; {hint}"

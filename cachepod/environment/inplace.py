@@ -78,6 +78,11 @@ def tried(
             identity.key, "the interpreter of this machine is not the one of the snapshot"
         )
     elif restored.outcome in ("restored", "updated"):
+        from cachepod.environment.advice import driver_advice
+
+        outdated = driver_advice(identity)
+        if outdated:
+            progress.note(outdated)
         try:
             modules = identity.checked(settings.check)
             check(settings.prefix, modules, with_toolkit(settings, os.environ))

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from cachepod.environment import gpu
+from cachepod.environment import check, gpu
 from cachepod.environment import identity as module
 from cachepod.environment.advice import advice
 from cachepod.environment.config import load_settings
 from cachepod.environment.explanation import explain, in_words
 from cachepod.environment.identity import Identity
+from cachepod.environment.inplace import tried
+from cachepod.environment.outcome import Restoration
 from cachepod.environment.torch import TORCH_INDEX
 from cachepod.environment.without_gpu import check_index, importable
 from cachepod.errors import ConfigurationProblem
 from tests.environment.test_identity import SHA, STACK, Machine
+from tests.support.installs import Notes
 
 EVERYTHING = (
     STACK + "torchaudio==2.7.0\nflash_attn==2.8.0\nxformers\ntriton\nbitsandbytes\n"
@@ -276,6 +279,15 @@ class TestAdvice:
             for note in said:
                 assert "the driver 470.161.03 runs CUDA up to 11.4, and 12.6 is asked for" in note
                 assert 'take cuda = "11.8"' in note
+
+    def test_follows_a_restore_too(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gpu, "kernel_driver", lambda proc=None: "470.161.03")
+        monkeypatch.setattr(check, "interpreter_works", lambda *given: True)
+        settings, found, notes = machine.settings(STACK), machine.identify(STACK), Notes()
+        for outcome, said in (("confirmed", 0), ("restored", 1)):
+            restored = Restoration(outcome, found.key)
+            assert tried(settings, found, restored, notes).outcome == outcome
+            assert len(notes.notes) == said
 
     def test_is_silent_where_all_is_well(self, machine: Machine, presence: Presence) -> None:
         presence.there = True
