@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from cachepod.environment import pep508
 from cachepod.environment.config import Settings
-from cachepod.environment.flash_plan import Plan, take_over
+from cachepod.environment.flash_plan import NAME as FLASH_ATTN
+from cachepod.environment.flash_plan import Plan, lacks_it, take_over
 from cachepod.environment.machine import Interpreter, interpreter
 from cachepod.environment.requirement import shown_path
 from cachepod.environment.requirements import Requirements, read_requirements, read_steps
@@ -80,8 +81,12 @@ class Identity:
     left_out: tuple[str, ...] = ()
 
     def checked(self, modules: Sequence[str]) -> tuple[str, ...]:
-        """Those of *modules* that this machine is meant to have."""
-        return importable(modules, self.left_out)
+        """Those of *modules* that this machine is meant to have, and can."""
+        left_out = self.left_out
+        plan = self.flash_attn
+        if plan and plan.optional and lacks_it(Path(self.fingerprint.inputs["prefix"])):
+            left_out += (FLASH_ATTN,)
+        return importable(modules, left_out)
 
 
 def identify(settings: Settings, environ: Mapping[str, str] | None = None) -> Identity:

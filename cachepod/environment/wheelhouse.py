@@ -11,12 +11,15 @@ import contextlib
 import email
 import hashlib
 import os
+import queue
+import threading
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from cachepod.environment import download as waiting
 from cachepod.environment.distributions import normal_name
 from cachepod.environment.download import Unavailable, below, download, patiently
 from cachepod.errors import (
@@ -96,25 +99,46 @@ def fetch(place: str, name: str, target: Path, *, sized: Sized, counted: Counted
 
 
 def _from_directory(place: str, name: str, into: IO[bytes], sized: Sized, counted: Counted) -> None:
-    with contextlib.ExitStack() as stack:
-        try:
-            source = stack.enter_context(open(directory_of(place) / name, "rb"))
-            sized(os.fstat(source.fileno()).st_size)
-        except FileNotFoundError:
-            raise Unavailable("it is not there") from None
-        except OSError as error:
-            raise Unavailable(error.strerror or str(error)) from None
-        except UsageProblem as problem:
-            raise Unavailable(problem.message) from None
-        while True:
-            try:
-                piece = source.read(_PIECE)
-            except OSError as error:
-                raise Unavailable(error.strerror or str(error)) from None
-            if not piece:
+    """Read in a thread of its own: a volume that hangs must not keep a worker from starting."""
+    try:
+        path = directory_of(place) / name
+    except UsageProblem as problem:
+        raise Unavailable(problem.message) from None
+    pieces: queue.Queue[int | bytes | OSError] = queue.Queue(2)
+    wanted = True
+
+    def give(what: int | bytes | OSError) -> None:
+        while wanted:
+            with contextlib.suppress(queue.Full):
+                pieces.put(what, timeout=1.0)
                 return
-            into.write(piece)
-            counted(len(piece))
+
+    def read() -> None:
+        try:
+            with open(path, "rb") as source:
+                give(os.fstat(source.fileno()).st_size)
+                while wanted and (piece := source.read(_PIECE)):
+                    give(piece)
+                give(b"")
+        except OSError as error:
+            give(error)
+
+    threading.Thread(target=read, name="wheel", daemon=True).start()
+    try:
+        while what := pieces.get(timeout=waiting.TIMEOUT):
+            if isinstance(what, FileNotFoundError):
+                raise Unavailable("it is not there")
+            if isinstance(what, OSError):
+                raise Unavailable(what.strerror or str(what))
+            if isinstance(what, int):
+                sized(what)
+            else:
+                into.write(what)
+                counted(len(what))
+    except queue.Empty:
+        raise Unavailable("it does not answer in time") from None
+    finally:
+        wanted = False
 
 
 def _from_s3(place: str, name: str, into: IO[bytes], sized: Sized, counted: Counted) -> None:

@@ -23,6 +23,7 @@ from cachepod.environment.settings import FLASH_ATTN_RELEASES
 from cachepod.errors import ConfigurationProblem, InstallFailed, NotEnoughSpace
 from cachepod.snapshot.stamp import State, read_stamp
 from cachepod.stores.url import open_store
+from tests.support.cli import cachepod
 from tests.support.flash import (
     Releases,
     add_flash,
@@ -336,10 +337,54 @@ class TestMissing:
         assert caught.value.needed == 10**15
         assert not (tmp_path / "env").exists()
 
+    @pytest.mark.root
+    @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs")
+    def test_what_unpacks_to_more_than_there_is_room_for_is_not_unpacked(
+        self, tmp_path: Path, index: Index
+    ) -> None:
+        zeros = {"flash_attn/data.bin": bytes(64_000_000)}
+        wheels = add_flash(tmp_path / "wheels", more=zeros).parent
+        mount = tmp_path / "mount"
+        mount.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", mount]
+        if subprocess.run(command, check=False).returncode:
+            pytest.skip("no mounts here")
+        try:
+            with pytest.raises(NotEnoughSpace) as caught:
+                with_flash(
+                    tmp_path, index, prefix=mount, flash_attn=["2.8.0"],
+                    flash_attn_sources=[str(wheels)],
+                )  # fmt: skip
+            assert 64_000_000 < caught.value.needed < 65_000_000
+            assert os.listdir(mount) == []
+        finally:
+            subprocess.run(["umount", mount], check=True)
+
+    def test_v_tells_what_was_tried_and_json_has_it(self, tmp_path: Path, index: Index) -> None:
+        (tmp_path / "cachepod.toml").write_text(
+            f'packages = ["torch"]\nindex_url = "{index.url}"\nflash_attn = ["2.8.0"]\n'
+            'flash_attn_sources = ["a", "b"]\nflash_attn_missing = "warning"\nmin_free = 0\n'
+        )
+        done = cachepod("install", "-v", "--json", cwd=tmp_path)
+        assert done.code == 0, done.err
+        lines = [line for line in done.err.splitlines() if ".whl from " in line]
+        assert len(lines) == 3  # the sentence, and each place
+        assert done.json["flash_attn"]["outcome"] == "missing"
+        assert len(done.json["flash_attn"]["tried"]) == 2
+        assert "without flash-attn" in done.err
+        assert cachepod("publish", "--store", "store", cwd=tmp_path).code == 0
+        quiet = cachepod("restore", "--store", "store", cwd=tmp_path)
+        assert quiet.err.count("flash-attn is not in it") == 1
+
     def test_a_restore_says_that_it_is_not_in_the_environment(
         self, tmp_path: Path, index: Index
     ) -> None:
-        keys = {"flash_attn": ["2.8.0"], "flash_attn_sources": [str(tmp_path)]}
+        # what cannot be had cannot be checked either
+        keys = {
+            "flash_attn": ["2.8.0"],
+            "flash_attn_sources": [str(tmp_path)],
+            "check": ["torch", "flash_attn"],
+        }
         with_flash(tmp_path, index, **keys, flash_attn_missing="warning")
         settings, identity = configured(
             tmp_path, index, ["torch"], **keys, flash_attn_missing="warning"

@@ -179,6 +179,18 @@ class TestDirectory:
         assert refused(tmp_path, str(tmp_path / "folder"), "name") == "Is a directory"
         assert "ftp" in refused(tmp_path, "ftp://host/wheels")
 
+    def test_an_empty_file_is_no_end_of_the_story(self, tmp_path: Path) -> None:
+        (tmp_path / "name").touch()
+        assert fetched(tmp_path, str(tmp_path), "name") == b""
+
+    def test_a_volume_that_hangs_is_given_up(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(download, "TIMEOUT", 0.2)
+        os.mkfifo(tmp_path / "name")  # whoever opens it waits for a writer
+        assert refused(tmp_path, str(tmp_path), "name") == "it does not answer in time"
+        os.close(os.open(tmp_path / "name", os.O_WRONLY | os.O_NONBLOCK))
+
     def test_a_full_disk_is_no_missing_wheel(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
