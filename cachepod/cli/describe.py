@@ -229,7 +229,7 @@ def installation(
             parts.insert(
                 0,
                 f"{outcome} {settings.prefix}: {count(report.packages, 'package')}, "
-                f"{work(report.files, report.size, seconds)}",
+                f"{work(report.files, report.size, max(0.0, seconds - took.get('apt', 0.0)))}",
             )
     document.update(outcome=outcome, phases={name: round(value, 3) for name, value in took.items()})
     if not parts:
@@ -259,10 +259,10 @@ def _layer(done: LayerInstallation) -> tuple[Document, str]:
     }
     if report.why:
         document["why"] = report.why
-    return document, (
-        f"{count(len(report.packages), 'apt package')} "
-        f"({count(report.files, 'file')}, {human_bytes(report.size)})"
-    )
+    said = count(len(report.packages), "apt package")
+    if report.files:
+        said += f" ({count(report.files, 'file')}, {human_bytes(report.size)})"
+    return document, said
 
 
 def attempts(done: Installation | None) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ chunks in every environment.
 The distribution is read from ``*.dist-info/RECORD``
 (https://packaging.python.org/en/latest/specifications/recording-installed-packages/); compiled
 bytecode belongs to its source's. The few files that differ between two installs of one wheel go
-together in a group of their own.
+together in a group of their own. Of a Debian package the same is read from dpkg's database.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from xxhash import xxh3_64_intdigest
 from cachepod.model.layout import CHUNK_SIZE, RUN_BOUNDARY, RUN_MINIMUM, SMALL_FILE
 from cachepod.model.summary import Distribution
 from cachepod.model.tables import Entries, Kind
+from cachepod.snapshot.debs import debs
 from cachepod.snapshot.matching import first_children
 from cachepod.snapshot.scan import Scan
 
@@ -58,13 +59,18 @@ def group(scan: Scan) -> Grouping:
         if match:
             name = re.sub(r"[-_.]+", "-", match["name"].decode("utf-8", "replace")).lower()
             found.append((Distribution(name, match["version"].decode("utf-8", "replace")), row))
+    rows = _Lookup(scan)
+    packages = {deb.row: deb for deb in debs(scan, rows.child)}
+    found += ((deb.distribution, deb.row) for deb in packages.values())
     found.sort(key=lambda item: (item[0].name, item[0].version, item[1]))
     owner = array("I", bytes(4 * len(entries)))
     volatile: set[int] = set()
+    for place, (_, row) in enumerate(found, 1):
+        if row in packages:
+            _claim_files(entries, rows, packages[row].files, place, owner)
+        else:
+            _claim(scan, rows, row, place, owner, volatile)
     if found:
-        rows = _Lookup(scan)
-        for place, (_, info_row) in enumerate(found, 1):
-            _claim(scan, rows, info_row, place, owner, volatile)
         _claim_bytecode(entries, rows, owner)
     return Grouping(tuple(dist for dist, _ in found), owner, frozenset(volatile))
 
@@ -125,6 +131,15 @@ def _claim(
         inside = path.startswith(site + b"/")
         if not inside or (path.startswith(info + b"/") and os.path.basename(path) in _VOLATILE):
             volatile.add(row)
+
+
+def _claim_files(
+    entries: Entries, rows: _Lookup, files: Iterable[bytes], place: int, owner: array[int]
+) -> None:
+    for path in files:
+        row = rows.path(path)
+        if row is not None and not owner[row] and entries.kind[row] != Kind.DIRECTORY:
+            owner[row] = place
 
 
 def _claim_bytecode(entries: Entries, rows: _Lookup, owner: array[int]) -> None:

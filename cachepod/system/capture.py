@@ -18,7 +18,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -141,6 +141,20 @@ def capture(
     return done
 
 
+def _is_a_trace(path: str, seen: Mapping[str, Seen], changed: Collection[str]) -> bool:
+    """
+    Whether *path* is bytecode of a module that was there before.
+
+    Whoever imports a module leaves that, be it cachepod itself at work; a package has its own.
+    """
+    folder, _, name = path.rpartition("/")
+    if name == "__pycache__":
+        return True  # made on the way to what is in it
+    above, _, last = folder.rpartition("/")
+    source = f"{above}/{name.partition('.')[0]}.py"
+    return last == "__pycache__" and source in seen and source not in changed
+
+
 class _Capture:
     def __init__(self, root: Path, before: Before, files: Path, avoid: frozenset[str]) -> None:
         self._root = os.path.abspath(root).rstrip("/")
@@ -169,6 +183,9 @@ class _Capture:
         owned = owned_paths(root, new, canonical)
         now = look(root, avoid=self._avoid, token=no_token)
         added, changed, removed = differences(root, before.seen, now)
+        added = [
+            path for path in added if path in owned or not _is_a_trace(path, before.seen, changed)
+        ]
         # Packages own directories also where nothing else is captured: in /var/log, /var/cache.
         elsewhere = [
             path

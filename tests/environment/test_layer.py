@@ -363,15 +363,13 @@ def test_a_change_of_the_packages_costs_no_installation_of_the_environment(
     assert ran.environment == "present"
     assert worker.prefix.stat().st_ino == first
     assert worker.container.has("git")
-    worker.new_container()
-    ran = worker.hook(apt=("git",))  # in a new one
-    assert ran.environment == "present"
-    assert worker.container.called == [("git",)]
-    assert worker.trees() == [["env", "system"]] * 3
-    ran = worker.hook(apt=("libsndfile1",))  # git stays, and is not what the key promises
-    assert worker.container.has("libsndfile1")
     assert ran.publish is not None
-    assert ran.publish.document["outcome"] == "withheld"
+    assert ran.publish.document["outcome"] == "withheld"  # what apt does in a new one may differ
+    worker.new_container()
+    ran = worker.hook(apt=("ffmpeg", "git"))  # in a new one
+    assert ran.environment == "present"
+    assert worker.container.called == [("ffmpeg", "git")]
+    assert worker.trees() == [["env", "system"]] * 2
 
 
 def test_what_was_there_before_its_packages_is_tried_again_with_them(worker: Worker) -> None:

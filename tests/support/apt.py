@@ -92,7 +92,8 @@ class Container:
         for name in names:
             if name not in ARCHIVE:
                 raise AptFailed(f"apt has no package {name}")
-        asked = tuple(dict.fromkeys((*self._asked(), *packages)))
+        had = self._asked()
+        asked = tuple(dict.fromkeys((*had, *packages)))
         everything = {**self._layer(), **{name: ARCHIVE[name] for name in names}}
         home = layer.place(root)
         shutil.rmtree(home, ignore_errors=True)
@@ -101,8 +102,8 @@ class Container:
         write_stamp(home, Stamp(State.INSTALLED, key, "system"))
         self._merge(everything)
         why = "" if self.publishable else "something else was installed meanwhile"
-        if set(asked) != set(packages):
-            why = "this container has packages that are not asked for any more"
+        if set(asked) != set(packages) or (had and set(had) != set(asked)):
+            why = "this container has a layer of other packages"
         write_record(root, Record(Progressed.IN_PLACE, base, self._digest(), asked, why))
         return LayerReport("installed", everything, 1, 100, not why, why)
 
