@@ -100,7 +100,7 @@ def visible(environ: Mapping[str, str]) -> tuple[str, ...] | None:
         return None
     found = []
     for name in (part.strip() for part in said.split(",")):
-        if not re.fullmatch(r"\d+|(GPU|MIG)-\S+", name):
+        if not re.fullmatch(r"[0-9]{1,4}|(GPU|MIG)-\S+", name):
             break
         found.append(name)
     return tuple(found)

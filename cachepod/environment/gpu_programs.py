@@ -21,6 +21,7 @@ from cachepod.environment.gpu import Gpu
 _CUDA = r"CUDA(?: UMD)? Version:\s*([0-9]+(?:\.[0-9]+)+)"
 _DRIVER = r"(?:Driver|KMD) Version:\s*([0-9]+(?:\.[0-9]+)+)"
 _VERSION = r"[0-9]{1,4}(?:\.[0-9]{1,4})+"
+_MEMORY = r"[0-9]{1,9}"  # MiB
 _FIELDS = "uuid,name,memory.total,compute_cap"
 _MIB = 1 << 20
 _ROOM = 256 * 1024  # bytes of an answer; more than that is none
@@ -112,7 +113,7 @@ def _row(fields: Sequence[str]) -> Gpu | None:
     """A line of nvidia-smi's table; what it does not know is ``[N/A]`` there."""
     if len(fields) < 3:
         return None
-    memory = int(fields[2]) * _MIB if fields[2].strip().isdigit() else 0
+    memory = int(fields[2]) * _MIB if re.fullmatch(_MEMORY, fields[2]) else 0
     capability = fields[3] if len(fields) > 3 else ""
     return _gpu({"uuid": fields[0], "name": fields[1], "memory": memory, "capability": capability})
 

@@ -264,4 +264,4 @@ def _nearest(cuda: str, releases: tuple[str, ...] | list[str]) -> str:
 
 def numbers(version: str) -> tuple[int, ...]:
     """``(12, 6)`` of ``12.6``, so that 12.10 comes after it."""
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())

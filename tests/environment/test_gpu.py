@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from cachepod.environment import gpu_programs
 from cachepod.environment.gpu import Driver, Gpu, detect, kernel_driver, usable
@@ -288,6 +290,32 @@ def test_nvml_without_the_library_of_cuda_knows_the_driver(
     driver = detect({**nvml, "NVML_MODE": "nocuda"}, tmp_path)
     assert driver is not None
     assert (driver.version, driver.cuda, len(driver.gpus)) == ("570.86.15", "", 2)
+
+
+# Whatever they say
+
+
+@given(banner=st.text() | st.just(USUAL), table=st.text(), facts=st.text(), devices=st.text())
+@example(USUAL, "GPU-1, NVIDIA L4, \u00b2, 8.9", "", "")
+@example(USUAL, f"GPU-1, NVIDIA L4, {'9' * 5000}, 8.9", "[1]", "9" * 5000)
+@example("", "", '{"driver": 1, "gpus": [1, {"name": []}], "cuda": {}, "trouble": []}', "")
+@example("", "", '{"driver": "1.2", "gpus": 5, "cuda": "0.0"}', "\u0663")
+def test_no_answer_of_theirs_is_more_than_wrong(
+    banner: str, table: str, facts: str, devices: str
+) -> None:
+    def answer(command: list[str], *given: object) -> tuple[int, str]:
+        if command[-1].endswith("nvml.py"):
+            return 0, facts
+        return 0, table if len(command) > 1 else banner
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_programs, "_ask", answer)
+        patch.setattr(gpu_programs, "_find", lambda *given: "/nvidia-smi")
+        driver = detect({"CUDA_VISIBLE_DEVICES": devices}, Path("/nowhere"))
+    if driver is not None:
+        for each in driver.gpus:
+            assert each.name.isprintable()
+            assert 0 <= each.memory < 1 << 50
 
 
 # What a process may use

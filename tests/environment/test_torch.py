@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from cachepod.environment import torch
 from cachepod.environment.config import load_settings
 from cachepod.environment.requirements import read_requirements
 from cachepod.environment.torch import TORCH_INDEX, Build, choose
+from cachepod.environment.uv import find_uv
 from cachepod.errors import ConfigurationProblem
 from tests.environment.test_identity import CPYTHON
 
@@ -49,6 +52,26 @@ def test_the_usual_index_has_one_build_of_each_version(
         if cuda:
             asked = chosen(f"torch=={version}", platform=platform, cuda=cuda)
             assert asked == Build(version, True, "", cuda)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("version", "machine"),
+    [("2.5.1", "x86_64"), ("2.7.1", "x86_64"), ("2.10.0", "x86_64"), ("2.11.0", "aarch64"),
+     ("2.9.1", "aarch64")],
+)  # fmt: skip
+def test_the_wheels_there_say_so(tmp_path: Path, version: str, machine: str) -> None:
+    uv = find_uv()
+    assert uv is not None
+    (tmp_path / "torch.in").write_text(f"torch=={version}\n")
+    said = subprocess.run(
+        [uv, "pip", "compile", "torch.in", "--no-header", "--no-annotate", "--python-version",
+         "3.11", "--python-platform", f"{machine}-manylinux_2_28"],
+        cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120,
+    ).stdout  # fmt: skip
+    found = re.search(r"^nvidia-cuda-runtime(?:-cu\d+)?==(\d+\.\d+)", said, re.MULTILINE)
+    cuda = found[1] if found else ""
+    assert chosen(f"torch=={version}", platform=f"linux_{machine}").cuda == cuda
 
 
 def test_every_build_of_the_usual_index_is_known_to_exist() -> None:
