@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by scripts/test and scripts/demo: a private virtual environment. Sourced from the repository's root.
 
 # These would reach every Python below and change what is tested or timed.

@@ -25,7 +25,7 @@ TEXT
 }
 
 readonly standard_volumes=(/runpod-volume /workspace)
-readonly patience=5 # seconds for a phase to end when the container is stopped
+readonly startup_patience=5 # seconds for a phase to end when the container is stopped
 
 say() { printf 'startup: %s\n' "$*" >&2; }
 
@@ -53,16 +53,13 @@ whole() { # NAME DEFAULT LEAST MOST
 
 # ---------------------------------------------------------------- phases
 
-child="" # process group of the phase that runs
-aim=""   # what a signal is sent to: the process alone, or its whole group
-
 stopped() { # NAME CODE
     trap '' TERM INT
     say "stopped by SIG$1 during the phase $current"
     if [ -n "$child" ]; then
         kill -TERM -- "$aim" 2>/dev/null
         local tries
-        for ((tries = patience * 20; tries; tries--)); do
+        for ((tries = startup_patience * 20; tries; tries--)); do
             kill -0 "$child" 2>/dev/null || break
             read -r -t 0.05 <&"$pipe"
         done
@@ -101,7 +98,7 @@ run() { # process|group COMMAND...
 
 # Prints what a JSON document on stdin says, one NAME=VALUE a line.
 # shellcheck disable=SC2016
-readonly reader='
+readonly startup_reader='
 import json, sys
 try:
     told = json.load(sys.stdin)
@@ -126,7 +123,7 @@ if settings:
 # Runs a cachepod command with --json and leaves what it says on the pipe, its exit code last.
 ask() {
     trap : TERM INT # the command ends first, then this shell
-    "$@" --json | python3 -I -S -c "$reader" >&"$pipe"
+    "$@" --json | python3 -I -S -c "$startup_reader" >&"$pipe"
     local codes=("${PIPESTATUS[@]}")
     printf 'end=%s\n' "${codes[0]}" >&"$pipe"
 }
@@ -375,13 +372,10 @@ launch() {
     done
     hand_over
     exec {pipe}>&-
-    trap - TERM INT
-    exec "${handler[@]}"
+    startup_command=("${handler[@]}")
 }
 
 # ---------------------------------------------------------------- publish
-
-publisher=""
 
 # The publish, in a process that is nobody's child, so that the handler has nothing to reap: where it
 # would become the child of a handler that is process 1, it stays until the end instead.
@@ -494,12 +488,14 @@ ask_configuration() {
 
 configure() {
     begin configuration
-    caching=1 broken=""
-    if ! type -P cachepod >/dev/null || ! type -P python3 >/dev/null; then
-        say "there is no cachepod on the PATH: installing without it"
-        broken=1 caching=""
-        return
-    fi
+    local needed
+    for needed in cachepod python3; do
+        if ! type -P "$needed" >/dev/null; then
+            say "there is no $needed on the PATH: installing without cachepod"
+            broken=1 caching=""
+            return
+        fi
+    done
     ask_configuration
     if [ "$code" = 2 ]; then
         forget_caching
@@ -595,8 +591,18 @@ install_all() {
     plain_install
 }
 
+# All of it but the end. What is remembered is local, so that no variable of the user's is changed for the handler.
 main() {
-    local options=() moment began took number code kind volume=""
+    # What is to be started, in which environment, and how the script was set.
+    local handler=() options=() made_by="" limit warn_at publish volume_deadline extra_volumes=()
+    # The clock, the phase that runs, its process group, and what a signal is sent to: the process or all of the group.
+    local started moment began took current="start" summary="" child="" aim="" code kind="" number
+    # Pipes and processes beside this one.
+    local pipe alive watchdog="" publisher=""
+    # What cachepod has said, and what has been found of it.
+    local prefix="" stores=() stores_given="" fill="" environment="" anything="" caching=1 broken=""
+    local usable=() dropped="" place="" volume="" with_store=() with_prefix=() each share
+
     case "${1:-}" in
     -h | --help)
         usage
@@ -612,7 +618,6 @@ main() {
 
     now
     started="$moment"
-    current="start" summary="" watchdog=""
     # A pipe with both ends, for what phases have to tell, and to sleep at without a process.
     exec {pipe}<> <(:)
     trap 'stopped TERM 143' TERM
@@ -621,7 +626,7 @@ main() {
     whole STARTUP_VOLUME_WAIT 60 0 3600
     volume_deadline=$((started + number * 1000))
     whole STARTUP_WARN_AT 70 1 100
-    local share="$number"
+    share="$number"
     if [ -n "${RUNPOD_ENDPOINT_ID:-}${RUNPOD_INIT_TIMEOUT:-}" ]; then
         whole RUNPOD_INIT_TIMEOUT 420 1 86400
         limit="$number"
@@ -649,7 +654,6 @@ main() {
         exec {alive}>/dev/null
     fi
 
-    with_store=() with_prefix=() made_by=""
     await_named
     if [ ${#handler[@]} = 0 ]; then
         choose_handler
@@ -659,10 +663,12 @@ main() {
     if [ -n "$broken" ]; then
         plain_install
         launch
+        return
     fi
     if [ -z "$anything" ]; then
         say "nothing is configured to be installed: starting as it is"
         launch
+        return
     fi
     if [ -n "$caching" ]; then
         await_stores
@@ -691,4 +697,7 @@ main() {
     launch
 }
 
+startup_command=()
 main "$@"
+trap - TERM INT
+exec "${startup_command[@]}"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import cli
 from tests.support.cli import wait_until
-from tests.support.startup import CACHEPOD, Container, lines, snapshots
+from tests.support.startup import CACHEPOD, STARTUP, Container, lines, snapshots
 
 
 @pytest.fixture
@@ -164,6 +164,38 @@ def test_knobs_that_make_no_sense_are_told_and_passed_over(container: Container)
         "RUNPOD_INIT_TIMEOUT must be a whole number from 1 to 86400, not '-1': going on with 420",
         "STARTUP_PUBLISH must be before, beside or off, not 'perhaps': going on with before",
     ]
+
+
+def test_a_store_in_s3_is_not_waited_for(container: Container) -> None:
+    store = "s3://bucket/x?endpoint=http://127.0.0.1:9&retries=0"
+    done = container.start_up(
+        env={"CACHEPOD_STORE": store, "RUNPOD_POD_ID": "abc", "AWS_ACCESS_KEY_ID": "a"}
+    )
+    assert (done.code, done.out) == (0, "alpha 1.0\n"), done.err
+    assert said(done.err)[0] == "restore: the store could not be reached after N s: installing"
+
+
+def test_a_store_that_cannot_be_is_told_and_costs_the_cache_alone(container: Container) -> None:
+    done = container.start_up(env={"CACHEPOD_STORE": "s3://"})
+    assert (done.code, done.out) == (0, "alpha 1.0\n"), done.err
+    assert "s3://" in done.err
+
+
+def test_no_variable_of_the_users_is_changed_for_the_handler(container: Container) -> None:
+    mine = {"environment": "production", "prefix": "/x", "code": "7", "place": "Wien", "took": "1"}
+    names = ", ".join(f"os.environ[{name!r}]" for name in mine)
+    done = container.start_up("python", "-c", f"import os; print({names})", env=mine)
+    assert (done.code, done.out) == (0, " ".join(mine.values()) + "\n"), done.err
+
+
+def test_on_a_terminal_the_handler_has_the_terminal(container: Container) -> None:
+    code, shown = cli.on_terminal(
+        [str(STARTUP), "sh", "-c", "read -r line </dev/tty; test -t 0 && exit 9"],
+        cwd=container.root,
+        env=container.variables(),
+        given=b"a line\n",
+    )
+    assert code == 9, shown
 
 
 def test_with_nothing_to_install_the_command_is_started_as_it_is(container: Container) -> None:
@@ -410,7 +442,7 @@ def test_a_publish_that_is_killed_keeps_no_worker_from_starting(container: Conta
 def test_a_start_that_comes_near_the_limit_is_told_while_it_still_runs(
     container: Container,
 ) -> None:
-    container.tool("cachepod", STEP.format(command="install") + CACHEPOD)
+    container.tool("cachepod", STEP.format(command="config") + CACHEPOD)
     process = container.begin(
         env={"RUNPOD_ENDPOINT_ID": "abc", "RUNPOD_INIT_TIMEOUT": "200", "STARTUP_WARN_AT": "1"}
     )
@@ -418,7 +450,7 @@ def test_a_start_that_comes_near_the_limit_is_told_while_it_still_runs(
     warning = next(line for line in process.stderr if "warning" in line)
     assert warning.startswith(
         "startup: warning: 2 of the 200 s that RunPod gives a worker to start have passed, "
-        "in the phase install; "
+        "in the phase configuration; "
     )
     (container.root / "go").touch()
     out, err = process.communicate(timeout=60)

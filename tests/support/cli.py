@@ -84,13 +84,24 @@ def start(
 
 
 def on_terminal(
-    words: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 60
+    words: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60,
+    given: bytes = b"",
 ) -> tuple[int, str]:
-    """Run a program with a pseudo-terminal for everything; its exit code and what it drew."""
+    """
+    Run a program with a pseudo-terminal for everything; its exit code and what it drew.
+
+    Args:
+        given: What is typed at once.
+    """
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(cwd)
         os.execvpe(words[0], list(words), environment(cwd, {"TERM": "xterm", **(env or {})}))
+    os.write(terminal, given)
     shown = bytearray()
     until = time.monotonic() + timeout
     while time.monotonic() < until:
