@@ -522,6 +522,8 @@ choose_prefix() {
     until [ -e "$folder" ] || [ -z "$folder" ]; do folder="${folder%/*}"; done
     [ ! -w "${folder:-/}" ] || return 0
     for folder in "${TMPDIR:-/tmp}" /tmp /var/tmp /dev/shm; do
+        # Not what somebody else has put there.
+        if [ -e "$folder/cachepod-env" ] && [ ! -O "$folder/cachepod-env" ]; then continue; fi
         if [ -d "$folder" ] && [ -w "$folder" ]; then
             say "$prefix cannot be written to: the environment goes to $folder/cachepod-env instead"
             prefix="$folder/cachepod-env"

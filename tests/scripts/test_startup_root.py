@@ -233,3 +233,28 @@ def test_a_stop_of_process_1_ends_the_phase(container: Container) -> None:
     os.kill(first, 15)
     done = finished(process)
     assert (done.code, done.out) == (143, ""), done.err
+
+
+def test_handlers_and_configuration_on_the_volume_are_waited_for(container: Container) -> None:
+    folder = container.root / "volume"
+    shutil.copytree(container.handlers, folder / "handlers")
+    (container.root / "cachepod.toml").unlink()
+    (folder / "cachepod.toml").write_text(
+        f'packages = ["alpha==1.0"]\nfind_links = ["{container.wheels}"]\n'
+        f'prefix = "{container.prefix}"\n'
+    )
+    process = container.boxed(
+        before=f"(until [ -e go ]; do sleep 0.05; done; {on_volume(container)}) &",
+        env={
+            **SERVERLESS,
+            "CACHEPOD_CONFIG": "/runpod-volume/cachepod.toml",
+            "HANDLER_DIR": "/runpod-volume/handlers",
+        },
+    )
+    assert process.stderr is not None
+    waiting = process.stderr.readline()
+    assert waiting.endswith("for /runpod-volume/cachepod.toml /runpod-volume/handlers\n")
+    (container.root / "go").touch()
+    done = finished(process)
+    assert (done.code, done.out) == (0, "alpha 1.0\n"), done.err
+    assert len(snapshots(folder / "cachepod")) == 1

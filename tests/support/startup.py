@@ -124,7 +124,10 @@ class Container(Project):
         )
 
     def boxed(
-        self, *words: str, before: str = "", env: Mapping[str, str] | None = None
+        self,
+        *words: str,
+        before: str = "",
+        env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
         """
         Start the start-up script as process 1 of a root of its own; the caller ends it.
