@@ -118,7 +118,7 @@ class _Settling:
         temporary = file.with_name(f".{name}.{os.getpid()}")
         try:
             file.parent.mkdir(exist_ok=True)
-            temporary.write_text("".join(f"{line}\n" for line in wanted), "ascii")
+            temporary.write_bytes(os.fsencode("".join(f"{line}\n" for line in wanted)))
             os.chmod(temporary, 0o644)
             os.replace(temporary, file)
         except OSError:

@@ -140,8 +140,8 @@ def lines_of(file: Path) -> list[str]:
     Source: ldconfig(8); what follows a ``#`` is a comment.
     """
     try:
-        with open(file, encoding="utf-8", errors="replace") as opened:
-            text = opened.read(_LIMIT)
+        with open(file, "rb") as opened:
+            text = os.fsdecode(opened.read(_LIMIT))
     except OSError:
         return []
     lines = (line.partition("#")[0].strip() for line in text.splitlines())

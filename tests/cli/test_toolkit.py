@@ -109,6 +109,32 @@ def test_the_tree_comes_from_another_family_as_well(project: Project, place: Pat
     project.ready()
 
 
+def test_force_puts_the_snapshots_tree_in_the_place_of_the_images_own(
+    project: Project, place: Path
+) -> None:
+    before = listing(place)
+    project.ready()
+    project.wipe()
+    (place / "include/version-of-this-tree.h").write_text("another")
+    assert project.run("restore", "--force").code == 0
+    assert listing(place) == before
+
+
+def test_a_copy_of_a_snapshot_tells_what_lies_around_the_tree(
+    project: Project, place: Path
+) -> None:
+    key = project.ready()
+    assert project.run("copy", "store", "second").code == 0
+    shutil.rmtree(project.store)
+    wipe(project, place)
+    shown = project.run("show", key, "--store", "second", "--json").json
+    (tree,) = (each for each in shown["trees"] if each["name"] == "cuda")
+    assert tree["around"]["links"] == {"cuda": True, "cuda-13": False}
+    assert f"{place} (CUDA 13.0.88)" in project.run("show", key, "--store", "second").out
+    assert project.run("restore", "--store", "second").code == 0
+    assert os.readlink(place.parent / "cuda") == str(place)
+
+
 def test_a_publish_after_a_hit_looks_at_no_tree(project: Project, place: Path) -> None:
     project.ready()
     wipe(project, place)

@@ -39,7 +39,7 @@ class Machine:
     """A directory with a place for a CUDA tree and files of the dynamic linker's of its own."""
 
     def __init__(self, root: Path) -> None:
-        self.place = root / "local" / "cuda-13.0"
+        self.place = root / "löcal" / "cuda-13.0"
         self.etc = root / "etc"
         (self.etc / "ld.so.conf.d").mkdir(parents=True)
         (self.etc / "ld.so.conf").write_text(f"include {self.etc}/ld.so.conf.d/*.conf\n")

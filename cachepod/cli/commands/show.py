@@ -9,7 +9,7 @@ import click
 
 from cachepod.cli.commands.ls import entry
 from cachepod.cli.options import STORE, Invocation, complete_key, subcommand
-from cachepod.cli.render import Outcome, age, count, duration, moment, table
+from cachepod.cli.render import Outcome, age, count, duration, moment, printable, table
 from cachepod.cli.snapshots import find_manifest
 from cachepod.cli.watchdog import timed_out
 from cachepod.errors import EXIT_UNREACHABLE, human_bytes
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cachepod.environment.config import Settings
     from cachepod.model.manifest import Manifest
     from cachepod.model.signature import Signature
+    from cachepod.model.summary import TreeInfo
     from cachepod.stores.base import WriteStore
 
 
@@ -40,7 +41,7 @@ def command(call: Invocation, key: str) -> Outcome:
     document = entry(summary)
     document["inputs"] = dict(sorted(summary.fingerprint.inputs.items()))
     document["trees"] = [
-        {"name": tree.name, "root": tree.root, "files": files, "size": size}
+        {**tree.to_json(), "files": files, "size": size}
         for tree, (files, size) in zip(summary.trees, trees, strict=True)
     ]
     document["distributions"] = [
@@ -70,7 +71,7 @@ def command(call: Invocation, key: str) -> Outcome:
         table(
             ("TREE", "CAPTURED FROM", "FILES", "SIZE"),
             [
-                (tree.name, tree.root, f"{files:,}", human_bytes(size))
+                (tree.name, _captured_from(tree), f"{files:,}", human_bytes(size))
                 for tree, (files, size) in zip(summary.trees, trees, strict=True)
             ],
             right="FILES SIZE",
@@ -140,3 +141,9 @@ def _signature(signature: Signature | None, trusted: bool | None) -> str:
     if trusted is None:
         return f"{said}, not checked: no key is configured"
     return f"{said}, trusted" if trusted else f"{said}, not trusted, so it is not restored here"
+
+
+def _captured_from(tree: TreeInfo) -> str:
+    """Where a tree was, and of a CUDA toolkit its release."""
+    release = tree.around.release if tree.around is not None else ""
+    return f"{tree.root} (CUDA {printable(release)})" if release else tree.root
