@@ -27,6 +27,7 @@ from cachepod.system.process import Outcome, growth, run
 
 _UNKNOWN_ISSUER = "invalid peer certificate"
 _SYSTEM_CERTIFICATES = "UV_SYSTEM_CERTS"
+_UNKNOWN_BACKEND = "for '--torch-backend"
 
 
 def find_uv() -> str | None:
@@ -71,6 +72,7 @@ class Uv:
         self._temporary = work / "tmp"
         self._temporary.mkdir(exist_ok=True)
         self._more: dict[str, str] = {}
+        self._knows_backend = True
 
     def resolve(self, wanted: Wanted) -> Resolution:
         """See :class:`cachepod.environment.installer.Installer`."""
@@ -176,14 +178,6 @@ class Uv:
         command = [self._binary, "pip", *arguments]
         cache = self._work / "cache" if apart else self._cache
         command += ["--cache-dir", str(cache), "--no-progress", "--color", "never"]
-        if apart:
-            pass
-        elif wanted.torch_backend:
-            command += ["--torch-backend", wanted.torch_backend]
-        elif wanted.torch_index:
-            # A mirror of PyTorch's index holds other packages, too, in old versions; uv would
-            # look for those nowhere else. Best match is what pip does.
-            command += ["--index-strategy", "unsafe-best-match"]
         if wanted.requirements.pre:
             command += ["--prerelease", "allow"]
 
@@ -195,7 +189,7 @@ class Uv:
 
         def attempt() -> Outcome:
             return run(
-                command,
+                command if apart else [*command, *self._torch_options(wanted)],
                 environ={**child_environ(wanted.environ, self._temporary), **self._more, **more},
                 directory=wanted.directory,
                 on_line=line,
@@ -208,6 +202,9 @@ class Uv:
             # own, which a slim image without ca-certificates needs; pip asks the machine.
             self._more = {_SYSTEM_CERTIFICATES: "true"}
             outcome = attempt()
+        if outcome.status and _UNKNOWN_BACKEND in outcome.output and self._knows_backend:
+            self._knows_backend = False
+            outcome = attempt()
         if outcome.status:
             raise explain(
                 outcome.output,
@@ -215,3 +212,17 @@ class Uv:
                 where=str(self._prefix),
                 environ=wanted.environ,
             )
+
+    def _torch_options(self, wanted: Wanted) -> list[str]:
+        """Arguments that say where torch comes from, as far as no file says so."""
+        if not wanted.torch_index:
+            return []
+        if wanted.torch_backend and self._knows_backend:
+            return ["--torch-backend", wanted.torch_backend]
+        # A mirror of PyTorch's index holds other packages, too, in old versions; uv would look for
+        # those nowhere else. Best match is what pip does.
+        options = ["--index-strategy", "unsafe-best-match"]
+        if wanted.torch_backend:
+            # PyTorch's own index, of a release that this uv is too old to know: public, no secret
+            options += ["--extra-index-url", wanted.torch_index]
+        return options

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from cachepod.environment import gpu
+from cachepod.environment import install as install_module
 from cachepod.environment.install import install
 from cachepod.environment.lock import lock
+from cachepod.environment.uv import find_uv
 from cachepod.errors import InstallFailed
 from tests.support.installs import INSTALLERS, Notes, run
 from tests.support.torch_index import OURS, TorchIndex, serving
@@ -152,3 +154,29 @@ def test_a_build_that_a_mirror_lacks_is_said_before_anything_is_downloaded(
     with pytest.raises(InstallFailed, match="torch"):
         brought(tmp_path, server, "torch==2.7.0+cu118", cuda="11.8")
     assert fetched(server) == set()
+
+
+def test_a_release_that_is_younger_than_uv_has_an_index_all_the_same(
+    tmp_path: Path, server: TorchIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands at download.pytorch.org; a uv of the test's own takes the server's for it."""
+    real = find_uv()
+    assert real is not None
+    wrapper = tmp_path / "uv"
+    log = tmp_path / "log"
+    wrapper.write_text(
+        f"""#!/bin/sh
+        echo "$*" >> {log}
+        case "$*" in *cu149*) ;; *) exec "{real}" "$@";; esac
+        case "$*" in *--torch-backend*) exec "{real}" "$@";; esac
+        set -- $(echo "$*" | sed 's,https://download.pytorch.org/whl/cu149,{server.url}/whl/cu128,')
+        exec "{real}" "$@"
+        """
+    )
+    wrapper.chmod(0o755)
+    monkeypatch.setattr(install_module, "find_uv", lambda: str(wrapper))
+    url = "https://download.pytorch.org/whl/cu149"
+    brought(tmp_path, server, "torch>=2.7", "numpy", torch_index=url)
+    assert run(tmp_path / "env", "import torch; print(torch.BUILD)") == "cu128"
+    asked = log.read_text().splitlines()
+    assert sum("--torch-backend" in line for line in asked) == 1
