@@ -55,7 +55,12 @@ readonly reader='
 import glob, importlib.util, json, os, pathlib, re, shutil, sys
 
 LISTS = ("requirements", "packages", "apt", "extra_index_urls", "find_links", "flash_attn", "flash_attn_sources", "check")
-TEXTS = ("prefix", "lock", "python", "cuda", "torch_index", "index_url", "handler", "apt_missing", "flash_attn_missing")
+TEXTS = ("prefix", "lock", "python", "cuda", "torch_index", "index_url", "handler", "apt_missing", "flash_attn_missing",
+         "without_gpu")
+# The CUDA release of the wheels of torch on PyPI, as cachepod/environment/torch.py has it.
+ON_PYPI = {"2.0": "11.7", "2.1": "12.1", "2.2": "12.1", "2.3": "12.1", "2.4": "12.1", "2.5": "12.4", "2.6": "12.4",
+           "2.7": "12.6", "2.8": "12.8", "2.9": "12.8", "2.10": "12.8", "2.11": "13.0", "2.12": "13.0", "2.13": "13.0",
+           "2.14": "13.0", "2.15": "13.2"}
 PATHS = ("requirements", "prefix", "lock", "find_links", "flash_attn_sources")
 
 def stop(sentence):
@@ -215,11 +220,22 @@ cuda, index = found.get("cuda") or "", found.get("torch_index") or "auto"
 if cuda and not re.fullmatch(r"\d{1,2}\.\d{1,2}", cuda):
     stop(f"the CUDA release {cuda!r} is not of the form 12.6")
 pins = [match[1] for line in asked if (match := re.match(r"\s*torch\s*===?\s*(\d+\.\d+)", line))]
-usual = {"2.6": "12.4", "2.7": "12.6", "2.8": "12.8"}.get(pins[0] if pins else "")
+usual = ON_PYPI.get(pins[0] if pins else "")
+backend = "cu" + (cuda or usual or "").replace(".", "")
+unwanted = found.get("without_gpu") if not glob.glob("/dev/nvidia[0-9]*") + glob.glob("/proc/driver/nvidia/gpus/*") else ""
+if unwanted == "none":
+    print("install: without_gpu = none is known to cachepod alone: torch is installed if it is asked for", file=sys.stderr)
+elif unwanted == "cpu":
+    backend, found["flash_attn"] = "cpu", []
+    found["packages"] = without_names_of(["flash-attn"], found["packages"])
 if index == "auto":
-    index = f"https://download.pytorch.org/whl/cu{cuda.replace(chr(46), str())}" if cuda and cuda != usual else ""
+    index = f"https://download.pytorch.org/whl/{backend}" if unwanted == "cpu" or (cuda and cuda != usual) else ""
 elif index == "pypi":
     index = ""
+elif "{backend}" in index:
+    if backend == "cu":
+        stop("{backend} in torch_index stands for a CUDA release, and none is configured: name one with --cuda")
+    index = index.replace("{backend}", backend)
 if index and any(re.match(r"\s*torch(vision|audio)?\b", line) for line in asked):
     found["torch_url"] = index
 for name, value in found.items():

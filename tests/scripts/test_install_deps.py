@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cachepod.environment import torch
 from tests.support import mounts
 from tests.support.cli import wait_until
 from tests.support.startup import CACHEPOD, INSTALL, Container, lines
@@ -191,22 +193,48 @@ def test_credentials_of_an_index_are_seen_by_nobody(container: Container) -> Non
         ("12.8", "2.7.0", "https://download.pytorch.org/whl/cu128"),
         ("11.8", "2.5.1", "https://download.pytorch.org/whl/cu118"),
         ("", "2.7.0", ""),
+        ("12.6", "2.7.0", "{backend}: https://mirror.example/cu126"),
+        ("", "2.7.0", "{backend}: https://mirror.example/cu126"),
     ],
 )
 def test_torch_comes_from_the_index_of_its_cuda_release(
     container: Container, cuda: str, torch: str, index: str
 ) -> None:
+    env = {}
+    if index.startswith("{backend}: "):
+        env = {"CACHEPOD_TORCH_INDEX": "https://mirror.example/{backend}"}
+        index = index.removeprefix("{backend}: ")
     container.tool(
         "uv",
         'case "$1" in pip) cat "$(printf "%s\\n" "$@" | grep asked.txt)" >asked; exit 3 ;; esac',
     )
     words = ["--cuda", cuda] if cuda else []
-    done = container.install("--alone", *words, f"torch=={torch}")
+    done = container.install("--alone", *words, f"torch=={torch}", env=env)
     assert done.code == 1
     asked = (container.root / "asked").read_text().splitlines()
     found = [line.partition(" ")[2] for line in asked if line.startswith("--extra-index-url")]
     assert found == ([index] if index else [])
     assert f"torch=={torch}" in asked
+
+
+def test_the_script_knows_the_builds_on_pypi_that_cachepod_knows() -> None:
+    (table,) = re.findall(r"^ON_PYPI = (\{[^}]*\})", INSTALL.read_text(), re.M)
+    assert json.loads(table) == dict(torch._PYPI_X86_64)
+
+
+@pytest.mark.skipif(os.path.exists("/proc/driver/nvidia/gpus"), reason="there is a GPU here")
+def test_without_a_gpu_torch_is_the_build_for_the_cpu_where_that_is_configured(
+    container: Container,
+) -> None:
+    container.tool(
+        "uv",
+        'case "$1" in pip) cat "$(printf "%s\\n" "$@" | grep asked.txt)" >asked; exit 3 ;; esac',
+    )
+    env = {"CACHEPOD_WITHOUT_GPU": "cpu"}
+    assert container.install("--alone", "torch==2.7.0", "flash-attn", env=env).code == 1
+    asked = (container.root / "asked").read_text().splitlines()
+    assert "--extra-index-url https://download.pytorch.org/whl/cpu" in asked
+    assert "flash-attn" not in asked
 
 
 @pytest.mark.parametrize("installer", ["uv", "pip"])
