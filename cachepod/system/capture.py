@@ -171,6 +171,7 @@ class _Capture:
         self._capabilities: dict[str, str] = {}
         self._rows: list[str] = []
         self._warnings: list[str] = []
+        self._secrets: list[str] = []
         self._lacking: list[str] = []
         self._size = 0
 
@@ -216,6 +217,9 @@ class _Capture:
             ).hexdigest()[:32],
         )
         self._close_directories()
+        if self._secrets:
+            named = ", ".join(f"/{path}" for path in self._secrets)
+            self._warnings.append(f"not captured, for it is of this machine alone: {named}")
         files = sum(1 for info in self._made.values() if not stat.S_ISDIR(info.st_mode))
         return Captured(layer, "", files, self._size, self._warnings, self._lacking)
 
@@ -223,7 +227,7 @@ class _Capture:
         """Put *path* into the tree; False if it is left out."""
         full = f"{self._root}/{path}"
         if is_secret(path) or (path not in owned and holds_private_key(full)):
-            self._warnings.append(f"/{path} is of this machine alone, and is not captured")
+            self._secrets.append(path)
             return False
         try:
             info = os.lstat(full)
