@@ -104,6 +104,10 @@ def examine_machine(settings: Settings, environ: Mapping[str, str]) -> Iterator[
         from cachepod.environment.doctor_toolkit import examine_toolkit
 
         yield from examine_toolkit(settings, environ)
+    if settings.apt:
+        from cachepod.environment.doctor_layer import examine_layer
+
+        yield from examine_layer(settings)
 
 
 def _volume(environ: Mapping[str, str]) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ import pytest
 
 from cachepod.cli import describe
 from cachepod.cli.render import Outcome
-from cachepod.environment import hook
+from cachepod.environment import doctor_layer, hook
+from cachepod.environment.diagnosis import Check, Severity
+from cachepod.environment.doctor_layer import examine_layer
 from cachepod.environment.explanation import in_words
 from cachepod.environment.identity import Identity
 from cachepod.environment.restoration import Restoration, restore_environment
@@ -407,3 +410,53 @@ def test_another_containers_snapshot_of_other_requirements_keeps_the_layer(
 def test_a_tree_of_the_users_cannot_have_the_name_of_the_layers(worker: Worker) -> None:
     with pytest.raises(ConfigurationProblem, match="the tree system is that of the apt packages"):
         worker.identify(trees=(f"system={worker.folder}/data",))
+
+
+def doctor(worker: Worker, **keys: object) -> dict[str, Check]:
+    settings, _ = configured(
+        worker.folder, worker.index, worker.packages, **{**worker.keys, **keys}
+    )
+    return {check.name: check for check in examine_layer(settings)}
+
+
+def test_the_doctor_knows_whether_packages_are_there_and_could_be_had(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_layer, "_mirrors", lambda: iter(()))
+    found = doctor(worker)
+    assert found["packages"].result == "1 of 1 missing: ffmpeg"
+    assert found["base image"].result.startswith("debian 12, 3 packages, ")
+    assert found["dpkg's lock"].result == "free"
+    assert found["root"].severity is Severity.OK
+    worker.container.is_root = False
+    assert doctor(worker)["root"].severity is Severity.PROBLEM
+    assert doctor(worker, apt_missing="warning")["root"].severity is Severity.WARNING
+    assert doctor(worker, apt=("curl",))["packages"].result == "all 1 are in the image"
+    worker.container.is_root = True
+    worker.hook()
+    assert doctor(worker)["packages"].meaning == "as they were installed or restored"
+    (worker.container.root / "usr/bin/ffmpeg").unlink()
+    assert doctor(worker)["packages"].meaning.startswith("some were changed since ")
+    shutil.rmtree(worker.container.root / "var")
+    assert doctor(worker)["dpkg"].severity is Severity.PROBLEM
+
+
+@pytest.mark.parametrize("port", [9, None])
+def test_the_doctor_asks_the_mirror_as_apt_would(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, port: int | None
+) -> None:
+    if not Path("/usr/lib/apt/apt-helper").exists():
+        pytest.skip("needs apt")
+    monkeypatch.delenv("http_proxy", raising=False)
+    uri = (
+        f"http://127.0.0.1:{port}/debian/dists/bookworm/InRelease" if port else "http://h.invalid/"
+    )
+    script = tmp_path / "bin/apt-get"
+    script.parent.mkdir()
+    script.write_text(f"#!/bin/sh\necho \"'{uri}' InRelease 0\"\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    found = doctor(worker)
+    assert found["mirror"].severity is Severity.WARNING
+    assert found["mirror"].result.startswith("127.0.0.1: " if port else "h.invalid: ")
+    assert "\n" not in found["mirror"].result
