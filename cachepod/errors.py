@@ -60,6 +60,10 @@ class ConfigurationProblem(UsageProblem):
         self.problem = problem
 
 
+class ToolkitMissing(ConfigurationProblem):
+    """The CUDA tree that the configuration names is not there, and nobody here can bring it."""
+
+
 class Miss(CachepodError):
     """No snapshot can be used for *key*; *why* tells the reader of a log."""
 

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cachepod.environment.toolkit import ETC, captured
-from cachepod.errors import ConfigurationProblem
+from cachepod.environment.toolkit import ETC, cannot_be_made, captured
+from cachepod.errors import ConfigurationProblem, ToolkitMissing
 from cachepod.model.surroundings import Surroundings, is_link_name, is_linker_file, is_piece
 from cachepod.snapshot.held import held_summary
 from cachepod.snapshot.stamp import CUDA_TREE
@@ -37,7 +37,9 @@ def check_tree(settings: Settings) -> None:
     Whether the CUDA tree that the configuration names is there, before anything is downloaded.
 
     Raises:
-        ConfigurationProblem: It is not, or it is something else.
+        ToolkitMissing: It is not.
+
+        ConfigurationProblem: It is something else.
     """
     place = captured(settings)
     if place is None:
@@ -49,8 +51,9 @@ def check_tree(settings: Settings) -> None:
             f"toolkit: {place} is a link to {os.path.realpath(place)}",
             hint="name the tree itself: the links to it are restored with it",
         )
+    check_place(settings)
     if not place.is_dir():
-        raise ConfigurationProblem(
+        raise ToolkitMissing(
             where,
             f"toolkit: there is no CUDA tree at {place}, and no snapshot has brought one",
             hint="publish once from a machine that has it, or let apt install one: toolkit = true",
@@ -60,6 +63,22 @@ def check_tree(settings: Settings) -> None:
             where,
             f"toolkit: {place} is not a CUDA tree, there is neither nvcc nor cuda.h in it",
             hint="name the directory that holds bin/nvcc",
+        )
+
+
+def check_place(settings: Settings) -> None:
+    """
+    Whether a restore can bring the tree.
+
+    Raises:
+        ToolkitMissing: It is not there, and this user may not make it.
+    """
+    if cannot_be_made(settings):
+        raise ToolkitMissing(
+            settings.source("toolkit"),
+            f"toolkit: this user may not make {captured(settings)}",
+            hint="run the container as root, name a place that its user may write to, or put the "
+            "toolkit into the image",
         )
 
 

@@ -17,12 +17,19 @@ from typing import TYPE_CHECKING
 
 from cachepod.environment.building import installing, publishing
 from cachepod.environment.private import private_file
-from cachepod.environment.toolkit import captured, stays, with_toolkit
+from cachepod.environment.toolkit import (
+    cannot_be_made,
+    captured,
+    goes_without,
+    stays,
+    with_toolkit,
+)
 from cachepod.errors import (
     CachepodError,
     CheckFailed,
     CorruptObject,
     ObjectMissing,
+    ToolkitMissing,
     TreeUnreadable,
     UsageProblem,
 )
@@ -79,9 +86,13 @@ def trees(settings: Settings, identity: Identity) -> dict[str, Path]:
 
 
 def brought(settings: Settings, identity: Identity, *, force: bool = False) -> dict[str, Path]:
-    """Those of them that a restore brings: not the CUDA toolkit of the image, unless by force."""
+    """
+    Those of them that a restore brings: not the CUDA toolkit of the image, unless by force, and
+    none that cannot be made and may be gone without.
+    """
     found = trees(settings, identity)
-    if not force and stays(settings):
+    lost = goes_without(settings) and cannot_be_made(settings)
+    if lost or (not force and stays(settings)):
         del found[CUDA_TREE]
     return found
 
@@ -169,7 +180,11 @@ def check_publishable(settings: Settings, identity: Identity, force: bool) -> No
     if captured(settings) is not None:
         from cachepod.environment.cudatree import check_tree
 
-        check_tree(settings)
+        try:
+            check_tree(settings)
+        except ToolkitMissing:
+            if not goes_without(settings):
+                raise
     for name, root in settings.trees.items():
         if not root.is_dir():
             raise TreeUnreadable(str(root), f"the tree {name} is not a directory")
@@ -227,13 +242,18 @@ def install_environment(
         NotRoot, AptFailed, DriverPackage: The apt packages cannot be had, and the configuration
             says that this is an error.
     """
+    told = progress or NoProgress()
     if captured(settings) is not None:
         from cachepod.environment.cudatree import check_tree
 
-        check_tree(settings)
+        try:
+            check_tree(settings)
+        except ToolkitMissing as error:
+            if not goes_without(settings):
+                raise
+            told.note(f"{sentence(error)}; going on without")
     if not settings.wants_environment and not settings.wants_packages:
         return None
-    told = progress or NoProgress()
     if identity.without is not None:
         told.note(f"{sentence(identity.without)}; going on without")
     with installing(settings, identity.key):

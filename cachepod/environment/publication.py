@@ -18,6 +18,7 @@ from cachepod.environment.hook import (
     stored_digest,
     trees,
 )
+from cachepod.environment.toolkit import captured
 from cachepod.errors import CachepodError, StoreUnreachable
 from cachepod.model.names import manifest_name
 from cachepod.snapshot.progress import Progress
@@ -157,6 +158,9 @@ def _spoilt(stamps: Mapping[str, Stamp | None], key: str) -> str:
 
 def _withheld(settings: Settings, identity: Identity) -> str:
     """Why the trees are not what the key promises, although they are whole; empty if they are."""
+    toolkit = captured(settings)
+    if toolkit is not None and not toolkit.is_dir():
+        return f"it lacks the CUDA toolkit {toolkit}"
     if identity.layer is None:
         return ""
     from cachepod.environment.layer import withheld

@@ -17,7 +17,7 @@ from cachepod.environment.building import kept
 from cachepod.environment.hook import sentence, stored_digest
 from cachepod.environment.inplace import confirm, targets_of, tried
 from cachepod.environment.outcome import Restoration
-from cachepod.environment.toolkit import captured
+from cachepod.environment.toolkit import cannot_be_made, captured, goes_without
 from cachepod.environment.waiting import Pause, Wait, build_or_await
 from cachepod.errors import (
     EXIT_DAMAGED,
@@ -30,6 +30,7 @@ from cachepod.errors import (
     Miss,
     ObjectMissing,
     StoreUnreachable,
+    ToolkitMissing,
     Untrusted,
 )
 from cachepod.snapshot.progress import NoProgress, Progress
@@ -108,8 +109,20 @@ def restore_environment(
         NotEnoughSpace: Known before the first byte is written.
 
         SpaceExhausted: The disk filled up all the same; nothing was changed.
+
+        ToolkitMissing: This user may not make the CUDA tree, and the configuration says that it
+            must be there.
     """
     told = progress or NoProgress()
+    if captured(settings) is not None and cannot_be_made(settings):
+        from cachepod.environment.cudatree import check_place
+
+        try:
+            check_place(settings)
+        except ToolkitMissing as error:
+            if not goes_without(settings):
+                raise
+            told.note(f"{sentence(error)}; going on without")
     # A name of the user's own may stand for another snapshot by now: that is for the stores to say.
     found = None if force or settings.key else confirm(settings, identity, told)
     if found is not None:

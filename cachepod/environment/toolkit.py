@@ -44,6 +44,20 @@ def stays(settings: Settings) -> bool:
         return False
 
 
+def cannot_be_made(settings: Settings) -> bool:
+    """Whether the tree is not there, and this user may not make its directory."""
+    place = captured(settings)
+    if place is None or os.path.lexists(place):
+        return False
+    above = next(each for each in place.parents if os.path.lexists(each))
+    return not os.access(above, os.W_OK | os.X_OK)
+
+
+def goes_without(settings: Settings) -> bool:
+    """Whether what is lacking of the toolkit is to keep nothing else from starting."""
+    return settings.apt_missing == "warning"
+
+
 def place_of(settings: Settings) -> Path | None:
     """Where the toolkit lies, or is to lie; None where none was asked for."""
     place = captured(settings)

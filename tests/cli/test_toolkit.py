@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.support.cuda import listing, make_tree
 from tests.support.imports import imported_by
+from tests.support.mounts import tmpfs
 from tests.support.project import Project
 
 
@@ -212,3 +215,50 @@ def test_a_directory_without_a_compiler_is_no_toolkit(project: Project, place: P
     result = project.run("install")
     assert result.code == 2
     assert "other is not a CUDA tree, there is neither nvcc nor cuda.h in it" in result.err
+
+
+def test_without_the_tree_the_rest_starts_if_that_is_allowed(project: Project, place: Path) -> None:
+    more = f'toolkit = "{place}"\napt_missing = "warning"'
+    project.configure(more=more)
+    shutil.rmtree(place.parent)
+    assert project.run("restore").code == 3
+    installed = project.run("install")
+    assert installed.code == 0
+    assert f"there is no CUDA tree at {place}" in installed.err
+    assert "; going on without" in installed.err
+    published = project.run("publish")
+    assert published.code == 0
+    assert f"it lacks the CUDA toolkit {place}" in published.err
+    assert project.manifests() == []
+    assert project.run("run", "--", "sh", "-c", "echo [$CUDA_HOME]").out == "[]\n"
+
+
+@pytest.fixture
+def forbidden(project: Project, place: Path) -> Iterator[str]:
+    """The place of a tree that this user may not make; the snapshot has it."""
+    project.ready()
+    wipe(project, place)
+    place.parent.mkdir(mode=0o500)
+    with ExitStack() as stack:
+        if os.geteuid() == 0:  # whom a mode does not keep out
+            stack.enter_context(tmpfs(place.parent, 1 << 20, "ro"))
+        yield f"toolkit: this user may not make {place}"
+    place.parent.chmod(0o700)
+
+
+def test_a_place_that_this_user_may_not_make_is_named(project: Project, forbidden: str) -> None:
+    for command in ("restore", "install"):
+        result = project.run(command)
+        assert result.code == 2
+        assert f"cachepod.toml:5: {forbidden}; run the container as root" in result.err
+
+
+def test_a_snapshot_is_restored_without_a_tree_that_cannot_be_made_if_that_is_allowed(
+    project: Project, place: Path, forbidden: str
+) -> None:
+    project.configure(more=f'toolkit = "{place}"\napt_missing = "warning"')
+    result = project.run("restore")
+    assert result.code == 0
+    assert forbidden in result.err
+    assert project.version_of("alpha") == "1.0"
+    assert project.run("publish", "--json").json["outcome"] == "present"
