@@ -23,7 +23,11 @@ static int mode(const char *name) {
 int nvmlInit_v2(void) {
     alarm(30); /* nobody is left behind for longer */
     if (mode("hang")) for (;;) pause();
-    if (mode("ignore")) { signal(SIGTERM, SIG_IGN); if (!fork()) { setsid(); alarm(5); } for (;;) pause(); }
+    if (mode("ignore")) {
+        signal(SIGTERM, SIG_IGN);
+        if (!fork()) { setsid(); alarm(5); } /* an alarm is not inherited */
+        for (;;) pause();
+    }
     if (mode("crash")) abort();
     if (mode("exit")) _exit(3);
     if (mode("shout")) for (;;) puts("0123456789012345678901234567890123456789");
