@@ -43,12 +43,15 @@ class Unavailable(Exception):
         why: In a few words.
 
         passing: Whether the same may work in a moment.
+
+        silent: Whether nobody answered at all, so that it is of no use to ask for something else.
     """
 
-    def __init__(self, why: str, *, passing: bool = False) -> None:
+    def __init__(self, why: str, *, passing: bool = False, silent: bool = False) -> None:
         super().__init__(why)
         self.why = why
         self.passing = passing
+        self.silent = silent
 
 
 def patiently(act: Callable[[], None], attempts: int = ATTEMPTS) -> None:
@@ -112,11 +115,11 @@ def _opened(opener: urllib.request.OpenerDirector, request: urllib.request.Reque
                 f"{error.code} {reason}".strip(), passing=error.code in _PASSING
             ) from None
     except urllib.error.URLError as error:
-        raise _unreachable(error.reason) from None
+        raise _unreachable(error.reason, silent=True) from None
     except (http.client.InvalidURL, ValueError) as error:
         raise Unavailable(f"no such address can be: {error}") from None
     except (http.client.HTTPException, OSError) as error:
-        raise _unreachable(error) from None
+        raise _unreachable(error, silent=True) from None
 
 
 def _receive(answer: Any, into: IO[bytes], sized: Sized, counted: Counted) -> None:
@@ -149,14 +152,16 @@ def _receive(answer: Any, into: IO[bytes], sized: Sized, counted: Counted) -> No
     into.flush()
 
 
-def _unreachable(reason: object) -> Unavailable:
+def _unreachable(reason: object, *, silent: bool = False) -> Unavailable:
     """What a failed connection is called."""
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return Unavailable(f"its certificate is not trusted: {reason.verify_message}")
+        return Unavailable(
+            f"its certificate is not trusted: {reason.verify_message}", silent=silent
+        )
     if isinstance(reason, TimeoutError):
-        return Unavailable("it does not answer in time", passing=True)
+        return Unavailable("it does not answer in time", passing=True, silent=silent)
     text = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
-    return Unavailable(text or type(reason).__name__, passing=True)
+    return Unavailable(text or type(reason).__name__, passing=True, silent=silent)
 
 
 def _prepared(url: str) -> tuple[urllib.request.Request, urllib.request.OpenerDirector]:

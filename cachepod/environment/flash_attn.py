@@ -79,6 +79,7 @@ class FlashAttn:
         self._progress = progress
         self._python = settings.prefix / "bin" / "python"
         self._tried: list[str] = []
+        self._silent: set[str] = set()
         self._watch = Watch(note=progress.note)
 
     @property
@@ -150,7 +151,9 @@ class FlashAttn:
                     return Report("kept", name, tuple(self._tried))
                 held = {}
             for place in self._settings.flash_attn_sources:
-                if self._from(place.replace("{version}", version), version, facts, plan, installer):
+                if place in self._silent:  # each wait is a part of a worker's cold start
+                    continue
+                if self._from(place, version, facts, plan, installer):
                     return Report("installed", name, tuple(self._tried))
         if plan.build and self._built(plan, facts, installer):
             return Report("built", facts.wheel(plan.versions[0] if plan.versions else "0"),
@@ -169,7 +172,8 @@ class FlashAttn:
         self, place: str, version: str, facts: Facts, plan: Plan, installer: Installer
     ) -> bool:
         """Fetch, install and import the wheel of *version* in *place*; False if it is no good."""
-        name = facts.wheel(version)
+        name, source = facts.wheel(version), place
+        place = source.replace("{version}", version)
         target = self._work / "fetched"
         try:
             fetch(place, name, target, sized=self._sized, counted=self._counted)
@@ -182,6 +186,8 @@ class FlashAttn:
             self._put(wheel, name, facts, installer)
         except Unavailable as problem:
             self._tried.append(masked(f"{name} from {place}: {problem.why}"))
+            if problem.silent:
+                self._silent.add(source)
             return False
         return self._imports(f"{name} from {place}")
 

@@ -136,7 +136,7 @@ def _from_directory(place: str, name: str, into: IO[bytes], sized: Sized, counte
                 into.write(what)
                 counted(len(what))
     except queue.Empty:
-        raise Unavailable("it does not answer in time") from None
+        raise Unavailable("it does not answer in time", silent=True) from None
     finally:
         wanted = False
 
@@ -176,7 +176,8 @@ def _asked(act: Callable[[], None], attempts: int) -> None:
         except ObjectMissing:
             raise Unavailable("it is not there") from None
         except StoreUnreachable as problem:
-            raise Unavailable(problem.why, passing=problem.transient) from None
+            passing = problem.transient
+            raise Unavailable(problem.why, passing=passing, silent=passing) from None
         except CachepodError as problem:
             raise Unavailable(problem.message) from None
 

@@ -131,6 +131,19 @@ def test_places_are_tried_in_order_and_s3_is_one(
     ]
 
 
+def test_a_place_that_does_not_answer_is_asked_for_one_version_only(
+    tmp_path: Path, index: Index, served: Releases, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    served.fault = "stall"
+    with_flash(
+        tmp_path, index, flash_attn=["2.8.0.post2", "2.8.0"],
+        flash_attn_sources=[served.url, str(wheels)],
+    )  # fmt: skip
+    assert run(tmp_path / "env", BUILD) == f"2.8.0 {TORCH27}"
+    assert served.asked.count("stalled") == download.ATTEMPTS
+
+
 class TestRequirements:
     def test_a_line_with_a_version_is_a_wish_for_a_wheel(
         self, tmp_path: Path, index: Index, wheels: Path
@@ -161,15 +174,14 @@ class TestRequirements:
         assert "flash_attn = " in caught.value.hint
         assert not (tmp_path / "env").exists()
 
-    @pytest.mark.parametrize("installer", INSTALLERS)
     def test_a_line_that_names_a_wheel_is_installed_as_any_other(
-        self, tmp_path: Path, index: Index, installer: str
+        self, tmp_path: Path, index: Index
     ) -> None:
         tag = python_tag()
         wheel = add_flash(tmp_path / "wheels")
         named = wheel.with_name(f"flash_attn-2.8.0-{tag}-{tag}-linux_x86_64.whl")
         wheel.rename(named)
-        report = with_flash(tmp_path, index, str(named), installer=installer)
+        report = with_flash(tmp_path, index, str(named))
         assert report.flash_attn is None
         assert run(tmp_path / "env", BUILD) == f"2.8.0 {TORCH27}"
 
@@ -285,14 +297,13 @@ class TestMissing:
         assert "***@localhost" in caught.value.output
         assert not (tmp_path / "env").exists()
 
-    @pytest.mark.parametrize("installer", INSTALLERS)
     def test_it_is_a_warning_where_that_is_said_and_the_environment_is_made(
-        self, tmp_path: Path, index: Index, installer: str
+        self, tmp_path: Path, index: Index
     ) -> None:
         notes = Notes()
         report = with_flash(
             tmp_path, index, flash_attn=["2.8.0"], flash_attn_sources=[str(tmp_path)],
-            flash_attn_missing="warning", installer=installer, progress=notes,
+            flash_attn_missing="warning", progress=notes,
         )  # fmt: skip
         (note,) = notes.notes
         assert note.startswith("no wheel of flash-attn 2.8.0 works with Python cp3")
@@ -401,9 +412,8 @@ class TestMissing:
 
 
 class TestCandidates:
-    @pytest.mark.parametrize("installer", INSTALLERS)
     def test_a_wheel_that_cannot_be_imported_goes_again_and_the_next_one_is_tried(
-        self, tmp_path: Path, index: Index, installer: str
+        self, tmp_path: Path, index: Index
     ) -> None:
         add_flash(
             tmp_path / "bad", code="raise ImportError('undefined symbol: _ZN3c105ErrorC2E')",
@@ -412,7 +422,7 @@ class TestCandidates:
         good = add_flash(tmp_path / "good").parent
         report = with_flash(
             tmp_path, index, flash_attn=["2.8.0"],
-            flash_attn_sources=[str(tmp_path / "bad"), str(good)], installer=installer,
+            flash_attn_sources=[str(tmp_path / "bad"), str(good)],
         )  # fmt: skip
         assert run(tmp_path / "env", BUILD) == f"2.8.0 {TORCH27}"
         assert not list((tmp_path / "env").rglob("*only_here*"))
@@ -474,11 +484,10 @@ class TestTopUp:
         installed(tmp_path, index, "torch<2.7", **keys)
         assert run(tmp_path / "env", BUILD) == "2.8.0 cu12torch2.6cxx11abiTRUE"
 
-    @pytest.mark.parametrize("installer", INSTALLERS)
     def test_what_is_not_wanted_any_more_goes(
-        self, tmp_path: Path, index: Index, wheels: Path, installer: str
+        self, tmp_path: Path, index: Index, wheels: Path
     ) -> None:
-        keys = {"flash_attn_sources": [str(wheels)], "installer": installer}
+        keys = {"flash_attn_sources": [str(wheels)]}
         with_flash(tmp_path, index, "einops", flash_attn=["2.8.0"], **keys)
         report = with_flash(tmp_path, index, "einops", **keys)
         assert (report.outcome, report.packages) == ("topped up", 2)
