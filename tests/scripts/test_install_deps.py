@@ -40,6 +40,19 @@ def version(container: Container, package: str, prefix: Path | None = None) -> s
     return done.stdout.strip()
 
 
+#: A uv that writes down what it is asked to install, and fails.
+TELLS = 'case "$1" in pip) cat "$(printf "%s\\n" "$@" | grep asked.txt)" >asked; exit 3 ;; esac'
+
+
+def without_uv(container: Container) -> None:
+    """Take uv away, the one beside the interpreter as well."""
+    container.tool("uv", "exit 1")
+    container.tool(
+        "python3",
+        f'case "$*" in *"import uv"*) exit 1 ;; esac\nexec "{sys.executable}" "$@"',
+    )
+
+
 def told(err: str) -> list[str]:
     """What the script itself said."""
     return lines(err, "install: ")
@@ -127,10 +140,7 @@ def test_the_built_in_profiles_are_known_where_the_rest_of_cachepod_does_not_wor
     container: Container,
 ) -> None:
     asked = container.root / "asked"
-    container.tool(
-        "uv",
-        'case "$1" in pip) cat "$(printf "%s\\n" "$@" | grep asked.txt)" >asked; exit 3 ;; esac',
-    )
+    container.tool("uv", TELLS)
     (container.root / "cachepod.toml").write_text(
         '[handlers.reader]\nbase = "storage"\nwithout = ["curl", "wget"]\n'
         'packages = ["boto3==1.40.0"]\n'
@@ -150,11 +160,7 @@ def test_a_handler_that_nothing_is_known_of_is_told(container: Container) -> Non
 
 
 def test_pip_installs_where_there_is_no_uv(container: Container) -> None:
-    container.tool("uv", "exit 1")
-    container.tool(
-        "python3",
-        f'case "$*" in *"import uv"*) exit 1 ;; esac\nexec "{sys.executable}" "$@"',
-    )
+    without_uv(container)
     done = container.install("--plain")
     assert done.code == 0, done.err
     assert version(container, "alpha") == "1.0"
@@ -204,10 +210,7 @@ def test_torch_comes_from_the_index_of_its_cuda_release(
     if index.startswith("{backend}: "):
         env = {"CACHEPOD_TORCH_INDEX": "https://mirror.example/{backend}"}
         index = index.removeprefix("{backend}: ")
-    container.tool(
-        "uv",
-        'case "$1" in pip) cat "$(printf "%s\\n" "$@" | grep asked.txt)" >asked; exit 3 ;; esac',
-    )
+    container.tool("uv", TELLS)
     words = ["--cuda", cuda] if cuda else []
     done = container.install("--alone", *words, f"torch=={torch}", env=env)
     assert done.code == 1
@@ -226,10 +229,7 @@ def test_the_script_knows_the_builds_on_pypi_that_cachepod_knows() -> None:
 def test_without_a_gpu_torch_is_the_build_for_the_cpu_where_that_is_configured(
     container: Container,
 ) -> None:
-    container.tool(
-        "uv",
-        'case "$1" in pip) cat "$(printf "%s\\n" "$@" | grep asked.txt)" >asked; exit 3 ;; esac',
-    )
+    container.tool("uv", TELLS)
     env = {"CACHEPOD_WITHOUT_GPU": "cpu"}
     assert container.install("--alone", "torch==2.7.0", "flash-attn", env=env).code == 1
     asked = (container.root / "asked").read_text().splitlines()
@@ -247,11 +247,7 @@ def test_flash_attn_is_never_built_from_source(container: Container, installer: 
         str(container.wheels / "flash_attn-2.8.0"), "gztar", container.root, source.name
     )
     if installer == "pip":
-        container.tool("uv", "exit 1")
-        container.tool(
-            "python3",
-            f'case "$*" in *"import uv"*) exit 1 ;; esac\nexec "{sys.executable}" "$@"',
-        )
+        without_uv(container)
     done = container.install("--alone")
     assert done.code == 1
     assert not (container.root / "built").exists()
@@ -433,7 +429,7 @@ def test_a_stop_ends_the_installer(container: Container) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    wait_until((container.root / "begun").exists)
+    wait_until((container.root / "begun").exists, timeout=60)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143

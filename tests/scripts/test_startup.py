@@ -327,7 +327,7 @@ fi
 
 
 def until(path: Path) -> None:
-    wait_until(path.exists, message=f"there never was {path.name}")
+    wait_until(path.exists, timeout=60, message=f"there never was {path.name}")
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_a_publish_beside_is_no_child_of_the_handler(container: Container) -> No
     assert handler == process.pid
     assert cli.children(handler) == []
     (container.root / "go").touch()
-    wait_until(lambda: snapshots(container.store))
+    wait_until(lambda: snapshots(container.store), timeout=60)
     assert cli.children(handler) == []
     process.communicate("\n", timeout=60)
     assert process.returncode == 3

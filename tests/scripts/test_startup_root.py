@@ -228,7 +228,7 @@ def test_an_init_of_the_image_becomes_process_1(container: Container) -> None:
 def test_a_stop_of_process_1_ends_the_phase(container: Container) -> None:
     container.tool("cachepod", STEP.format(command="install") + CACHEPOD)
     process = container.boxed(before=on_volume(container))
-    cli.wait_until((container.root / "begun").exists)
+    cli.wait_until((container.root / "begun").exists, timeout=60)
     (first,) = cli.children(process.pid)
     os.kill(first, 15)
     done = finished(process)
