@@ -160,6 +160,21 @@ def test_a_no_op_publish_imports_neither_engine_nor_libraries(project: Project) 
     }
 
 
+def test_without_apt_packages_a_start_imports_nothing_of_theirs(project: Project) -> None:
+    project.ready()
+    imported = set()
+    for command in ("restore", "publish"):
+        result, names = imported_by(command, cwd=project.root)
+        assert result.code == 0
+        imported |= names
+    assert "cachepod.environment.restoration" in imported
+    assert not imported & {
+        "cachepod.environment.layer",
+        "cachepod.environment.merging",
+        *(f"cachepod.system.{name}" for name in ("apply", "base", "install", "layer", "record")),
+    }
+
+
 def test_a_publish_after_a_hit_does_not_even_need_the_environment(project: Project) -> None:
     project.ready()
     project.wipe()
