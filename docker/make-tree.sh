@@ -50,7 +50,8 @@ unset PYTHONDONTWRITEBYTECODE
 PYTHONHASHSEED=0 python3 -m compileall -q -s "$out" --invalidation-mode unchecked-hash "$tree/lib"
 
 mkdir -p "$out/usr/local/bin"
-ln -s /opt/cachepod/bin/cachepod "$out/usr/local/bin/cachepod"
+# uv as well: install-runpod-deps.sh does without cachepod, and the base may have no pip.
+ln -s /opt/cachepod/bin/cachepod /opt/cachepod/bin/uv "$out/usr/local/bin/"
 for script in startup-runpod.sh install-runpod-deps.sh; do
     cp "scripts/$script" "$out/usr/local/bin/$script"
     chmod 755 "$out/usr/local/bin/$script"
