@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cachepod.environment.building import installing, publishing
+from cachepod.environment.building import abandon, installing, publishing
 from cachepod.environment.private import private_file
 from cachepod.environment.toolkit import (
     cannot_be_made,
@@ -257,24 +257,34 @@ def install_environment(
     if identity.without is not None:
         told.note(f"{sentence(identity.without)}; going on without")
     with installing(settings, identity.key):
-        layer: LayerInstallation | None = None
-        if identity.layer is not None:
-            from cachepod.environment.layer import install_layer
+        done = _install_both(settings, identity, force, told)
+    if done.layer is not None and done.layer.withheld:
+        # What is not published is not to be waited for.
+        abandon(settings, identity.key, failed=done.layer.problem is not None)
+    return done
 
-            layer = install_layer(settings, identity, told)
-            if layer.problem is not None:
-                told.note(f"{sentence(layer.problem)}; going on without")
-        if not settings.wants_environment:
-            return Installation(None, layer)
-        from cachepod.environment.install import install
 
-        with _turn(settings.prefix, told):
-            # with the toolkit, for what is built from source
-            environ = with_toolkit(settings, os.environ)
-            report = install(settings, identity, force=force, progress=told, environ=environ)
-            if report.outcome == "present" and layer is not None and layer.report is not None:
-                _check_again(settings, identity)
-        return Installation(report, layer)
+def _install_both(
+    settings: Settings, identity: Identity, force: bool, told: Progress
+) -> Installation:
+    layer: LayerInstallation | None = None
+    if identity.layer is not None:
+        from cachepod.environment.layer import install_layer
+
+        layer = install_layer(settings, identity, told)
+        if layer.problem is not None:
+            told.note(f"{sentence(layer.problem)}; going on without")
+    if not settings.wants_environment:
+        return Installation(None, layer)
+    from cachepod.environment.install import install
+
+    with _turn(settings.prefix, told):
+        # with the toolkit, for what is built from source
+        environ = with_toolkit(settings, os.environ)
+        report = install(settings, identity, force=force, progress=told, environ=environ)
+        if report.outcome == "present" and layer is not None and layer.report is not None:
+            _check_again(settings, identity)
+    return Installation(report, layer)
 
 
 def _check_again(settings: Settings, identity: Identity) -> None:

@@ -76,6 +76,11 @@ class LayerInstallation:
     seconds: float = 0.0
     problem: CachepodError | None = None
 
+    @property
+    def withheld(self) -> bool:
+        """Whether what is here now is not what the key promises."""
+        return self.problem is not None or (self.report is not None and not self.report.publishable)
+
 
 def is_root() -> bool:
     """Whether this process may change the system."""
@@ -205,7 +210,9 @@ def adopt(identity: Identity, state: State) -> None:
         return
     manifest = stamp.manifest
     if (stamp.key, stamp.state) != (identity.key, state):
-        write_stamp(root, Stamp(state, identity.key, TREE, manifest))
+        write_stamp(
+            root, Stamp(state, identity.key, TREE, manifest, install_seconds=stamp.install_seconds)
+        )
 
 
 def make_ours() -> None:
@@ -290,8 +297,9 @@ def install_layer(settings: Settings, identity: Identity, progress: Progress) ->
             raise
         return LayerInstallation(seconds=time.monotonic() - started, problem=error)
     state = State.INSTALLED if report.publishable else State.INSTALLING
-    write_stamp(root, Stamp(state, identity.key, TREE, spoils=spoils))
-    return LayerInstallation(report, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    write_stamp(root, Stamp(state, identity.key, TREE, spoils=spoils, install_seconds=seconds))
+    return LayerInstallation(report, seconds)
 
 
 @contextmanager

@@ -240,11 +240,16 @@ def _check_complete(tree: TreeSource, key: str) -> None:
 
 
 def _install_seconds(trees: Sequence[TreeSource], held: Sequence[Held | None]) -> float:
-    """How long it took to install the environment; 0 if that is not known."""
-    for tree, snapshot in zip(trees, held, strict=True):
-        stamp = read_stamp(tree.root) if tree.name == ENVIRONMENT_TREE else None
-        if stamp is not None and stamp.state is State.INSTALLED:
-            return stamp.install_seconds
+    """How long it took to install what is installed, and not restored; 0 if that is not known."""
+    stamps = [read_stamp(tree.root) for tree in trees]
+    installed = [
+        stamp.install_seconds
+        for stamp in stamps
+        if stamp is not None and stamp.state is State.INSTALLED
+    ]
+    if installed:
+        return sum(installed)
+    for stamp, snapshot in zip(stamps, held, strict=True):
         if stamp is not None and snapshot is not None:  # what it was restored from knows
             return install_seconds(snapshot.manifest.summary)
     return 0.0
