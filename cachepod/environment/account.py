@@ -33,7 +33,7 @@ def note_restore(result: Restoration, stores: Sequence[WriteStore], seconds: flo
     if result.outcome in ("restored", "updated") and report is not None:
         saved = report.install_seconds - seconds if report.install_seconds else 0.0
         use = Use(Event.HIT, seconds, report.read, waited, saved)
-    elif result.exit_code == EXIT_PARTIAL and report is not None:
+    elif result.exit_code == EXIT_PARTIAL and report is not None and result.store:
         # Of the snapshot that was brought: a prune shall know that it is of use.
         key, use = result.source, Use(Event.PARTIAL, seconds, report.read, waited)
     elif result.exit_code in (EXIT_MISS, EXIT_DAMAGED):

@@ -296,8 +296,10 @@ def install_layer(settings: Settings, identity: Identity, progress: Progress) ->
         if settings.apt_missing != "warning":
             raise
         return LayerInstallation(seconds=time.monotonic() - started, problem=error)
-    state = State.INSTALLED if report.publishable else State.INSTALLING
     seconds = time.monotonic() - started
+    if not report.files and holds_layer(identity.key):
+        return LayerInstallation(report, seconds)  # nothing was captured: the tree is as it was
+    state = State.INSTALLED if report.publishable else State.INSTALLING
     write_stamp(root, Stamp(state, identity.key, TREE, spoils=spoils, install_seconds=seconds))
     return LayerInstallation(report, seconds)
 

@@ -26,6 +26,7 @@ from cachepod.errors import (
     CheckFailed,
     ConfigurationProblem,
     NotRoot,
+    SpaceExhausted,
     TreeUnreadable,
     UsageProblem,
 )
@@ -300,7 +301,10 @@ def test_what_is_not_only_the_layer_is_not_published_as_it(worker: Worker) -> No
 def test_a_layer_that_can_be_merged_nowhere_is_replaced_by_what_apt_installs(
     worker: Worker, problem: CachepodError
 ) -> None:
+    if isinstance(problem, BaseDiffers):
+        worker.container.mislabels = {"other:amd64": "1"}
     worker.hook()
+    worker.container.mislabels = {}
     (first,) = (worker.folder / "store/manifests").rglob("*-*/*")
     before = first.read_bytes()
     worker.new_container()
@@ -316,14 +320,25 @@ def test_a_layer_that_can_be_merged_nowhere_is_replaced_by_what_apt_installs(
     assert worker.hook().restore.outcome == "restored"
 
 
-def test_a_merge_that_this_machine_prevents_says_nothing_of_the_snapshot(worker: Worker) -> None:
+@pytest.mark.parametrize(
+    "problem",
+    [
+        AptLocked("/var/lib/dpkg/lock", "apt", 10.0),
+        BaseDiffers("dpkg was interrupted in this container"),
+        SpaceExhausted("/", "No space left on device"),
+    ],
+)
+def test_a_merge_that_this_machine_prevents_says_nothing_of_the_snapshot(
+    worker: Worker, problem: CachepodError
+) -> None:
     worker.hook()
     (first,) = (worker.folder / "store/manifests").rglob("*-*/*")
     before = first.read_bytes()
     worker.new_container()
-    worker.container.refuses = AptLocked("/var/lib/dpkg/lock", "apt", 10.0)
+    worker.container.refuses = problem
     ran = worker.hook()
     assert ran.restore.exit_code == 4
+    assert ran.restore.problem is problem
     assert worker.container.called == [("ffmpeg",)]
     assert ran.publish is not None
     assert ran.publish.document["outcome"] == "present"
@@ -478,3 +493,20 @@ def test_the_doctor_asks_the_mirror_as_apt_would(
     assert found["mirror"].severity is Severity.WARNING
     assert found["mirror"].result.startswith("127.0.0.1: " if port else "h.invalid: ")
     assert "\n" not in found["mirror"].result
+
+
+def test_what_a_user_has_changed_in_a_layer_stays_and_costs_no_restore(worker: Worker) -> None:
+    worker.hook()
+    worker.new_container()
+    worker.hook()
+    worker.container.changed = True
+    for _ in range(2):
+        ran = worker.hook()
+        assert ran.restore.exit_code == 4
+        assert isinstance(ran.restore.problem, BaseDiffers)
+        assert ran.restore.store == ""  # it was not asked
+        assert ran.environment == "present"
+        assert ran.publish is not None
+        assert ran.publish.document["outcome"] == "present"
+    assert worker.container.called == [("ffmpeg",)] * 2
+    assert worker.container.applies == 1

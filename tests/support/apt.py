@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from cachepod.environment import layer as wanted
-from cachepod.errors import AptFailed, NotRoot
+from cachepod.errors import AptFailed, BaseDiffers, NotRoot
 from cachepod.snapshot.stamp import Stamp, State, write_stamp
 from cachepod.system import layer
 from cachepod.system.base import STATUS, base_of, installed
 from cachepod.system.layer import ApplyReport, LayerReport
+from cachepod.system.metadata import METADATA, Layer, decode
 from cachepod.system.record import Progressed, Record, read_record, write_record
 from tests.support.dpkg import database, lay, stanza
 
@@ -36,6 +36,10 @@ class Container:
         refuses: What the next merges fail with.
 
         publishable: What installations say of that.
+
+        mislabels: What layers say that the image has besides.
+
+        changed: Whether somebody has put a package of the layer into another version.
     """
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +49,8 @@ class Container:
         self.fails: BaseException | None = None
         self.refuses: BaseException | None = None
         self.publishable = True
+        self.mislabels: dict[str, str] = {}
+        self.changed = False
         self.is_root = True
         self.start()
         monkeypatch.setattr(wanted, "ROOT", root)
@@ -54,6 +60,7 @@ class Container:
 
     def start(self, image: Mapping[str, str] = IMAGE) -> None:
         """Begin anew from an image with these packages."""
+        self.image = dict(image)
         shutil.rmtree(self.root, ignore_errors=True)
         lay(
             self.root,
@@ -88,6 +95,12 @@ class Container:
         write_record(root, Record(Progressed.INSTALLING, base))
         if self.fails is not None:
             raise self.fails
+        if self.changed:
+            why = "the tree of what was installed here is gone"
+            write_record(
+                root, Record(Progressed.IN_PLACE, base, self._digest(), self._asked(), why)
+            )
+            return LayerReport("present", publishable=False, why=why)
         names = [package.partition("=")[0] for package in packages]
         for name in names:
             if name not in ARCHIVE:
@@ -98,7 +111,9 @@ class Container:
         home = layer.place(root)
         shutil.rmtree(home, ignore_errors=True)
         lay(home, {f"files/usr/bin/{name}": f"#!/bin/{name}\n" for name in everything})
-        lay(home, {"layer.json": json.dumps({"asked": asked, "packages": everything})})
+        after = {**self.image, **{f"{name}:amd64": found for name, found in everything.items()}}
+        made = Layer("debian 12", {**self.image, **self.mislabels}, after, asked)
+        (home / METADATA).write_bytes(made.encode())
         write_stamp(home, Stamp(State.INSTALLED, key, "system"))
         self._merge(everything)
         why = "" if self.publishable else "something else was installed meanwhile"
@@ -112,6 +127,8 @@ class Container:
         if self.applied(root):
             return ApplyReport("confirmed")
         base = base_of(root)
+        if self.changed:
+            raise BaseDiffers("other packages were installed in this container since it started")
         write_record(root, Record(Progressed.APPLYING, base))
         if self.refuses is not None:
             raise self.refuses
@@ -122,19 +139,28 @@ class Container:
 
     def applied(self, root: Path) -> bool:
         record = read_record(root)
-        if record is None or record.state is not Progressed.IN_PLACE:
+        if self.changed or record is None or record.state is not Progressed.IN_PLACE:
             return False
         return record.layer == self._digest() and all(map(self.has, self._layer()))
 
     def _layer(self) -> dict[str, str]:
-        found: dict[str, str] = json.loads(self._digest() or '{"packages": {}}')["packages"]
-        return found
+        found = self._read()
+        return (
+            {}
+            if found is None
+            else {name.partition(":")[0]: version for name, version in found.packages.items()}
+        )
 
     def _asked(self) -> tuple[str, ...]:
-        return tuple(json.loads(self._digest() or '{"asked": []}')["asked"])
+        found = self._read()
+        return () if found is None else found.asked
+
+    def _read(self) -> Layer | None:
+        data = self._digest()
+        return decode(data.encode(), METADATA) if data else None
 
     def _digest(self) -> str:
-        file = layer.place(self.root) / "layer.json"
+        file = layer.place(self.root) / METADATA
         return file.read_text() if file.exists() else ""
 
     def _merge(self, packages: Mapping[str, str]) -> None:
