@@ -147,7 +147,8 @@ class Apt:
         for name in found.names:
             if is_driver(name):
                 raise DriverPackage(name, self._who_needs(name, packages))
-        sizes = self._get("install", "--assume-no", "-o", "Debug::NoLocking=true", *packages)
+        # Not --assume-no: apt does not ask where it adds no package to those that were named.
+        sizes = self._get("install", "--yes", "--print-uris", *packages)
         return simulated(done.output, sizes.output)
 
     def _who_needs(self, driver: str, packages: Sequence[str]) -> str:
@@ -196,7 +197,7 @@ class Apt:
         command += ["--allow-downgrades", "-o", "Dpkg::Options::=--force-confold"]
         for name, value in options.items():
             command += ["-o", f"{name}={value}"]
-        if "--simulate" in arguments or "--assume-no" in arguments:
+        if "--simulate" in arguments or "--print-uris" in arguments:
             return self._run(*command)
         with _status(self._progress, download) as descriptor:
             return self._run(*command, "-o", f"APT::Status-Fd={descriptor}", inherit=(descriptor,))

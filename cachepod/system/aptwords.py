@@ -67,7 +67,7 @@ class Simulation:
 
 
 def simulated(names: str, sizes: str) -> Simulation:
-    """From the output of ``apt-get -s`` and that of an installation that nobody agreed to."""
+    """From the output of ``apt-get -s`` and that of ``apt-get --print-uris``."""
     return Simulation(tuple(_INSTALLED.findall(names)), _size(_FETCHED, sizes), _size(_USED, sizes))
 
 

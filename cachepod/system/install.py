@@ -127,19 +127,19 @@ class _Installation:
         self._progress = progress
         self._phases = phases
         self._kept = state_place(root) / "before"
+        self._begun = False  # whether dpkg was at work already, and did not end
 
     def run(self, found: Installed) -> LayerReport:
         record = read_record(self._root)
         here = base_from(distribution(self._root), found.versions)
         base = here if record is None or record.base is None else record.base
-        again = record is not None and record.state is Progressed.INSTALLING
         nothing = not self._debs and not missing_of(self._asked, found)
         if record is not None and record.state is Progressed.IN_PLACE and nothing:
             why = self._why_not(record)
             return LayerReport("present", {}, 0, 0, not why, why, self._phases.end())
         before, why = self._before(record, base, found)
-        if not nothing or again:
-            self._work(again=again)
+        if not nothing or self._begun:
+            self._work()
         return self._end(record, base, before, why, found)
 
     def _why_not(self, record: Record) -> str:
@@ -170,6 +170,7 @@ class _Installation:
             if (self._kept / _STATUS).read_text() == self._status():
                 # Nothing was installed yet, and this look is newer.
                 return self._look(base, found), ""
+            self._begun = True
             before = self._load()
         except (OSError, ValueError):
             return None, "what was before the layer of this container is not known"
@@ -216,10 +217,10 @@ class _Installation:
         accounts = {name: read_text(self._kept / name) for name in ACCOUNT_FILES}
         return Before(packages, load(self._kept / _SEEN), accounts)
 
-    def _work(self, *, again: bool) -> None:
+    def _work(self) -> None:
         apt = self._apt
         with apt.workplace():
-            if again:
+            if self._begun:
                 self._phases.begin("repair")
                 apt.repair()
             self._phases.begin("lists")

@@ -92,8 +92,7 @@ PLAN = """The following NEW packages will be installed:
 0 upgraded, 2 newly installed, 0 to remove and 0 not upgraded.
 Need to get {get} of archives.
 After this operation, {used} of additional disk space will be used.
-Do you want to continue? [Y/n] N
-Abort.
+'http://mirror.example/pool/git_1_amd64.deb' git_1_amd64.deb 7264380 MD5Sum:b493c1ad1233619
 """
 SIMULATION = """NOTE: This is only a simulation!
 Inst git-man (1:2.39.5-0+deb12u2 Debian:12.11/stable [all])
