@@ -282,13 +282,20 @@ def _install_both(
         # with the toolkit, for what is built from source
         environ = with_toolkit(settings, os.environ)
         report = install(settings, identity, force=force, progress=told, environ=environ)
-        if report.outcome == "present" and layer is not None and layer.report is not None:
-            _check_again(settings, identity)
+        if report.outcome == "present":
+            _check_again(settings, identity, layer)
     return Installation(report, layer)
 
 
-def _check_again(settings: Settings, identity: Identity) -> None:
-    """The environment was there before the packages that it counts on: only now it can be tried."""
+def _check_again(settings: Settings, identity: Identity, layer: LayerInstallation | None) -> None:
+    """
+    Try an environment that was there before, where nobody has tried it as it is now: the packages
+    that it counts on have just come, or it is a relative's, made beside other packages.
+    """
+    stamp = read_stamp(settings.prefix)
+    unpublished = stamp is not None and stamp.state is State.INSTALLED
+    if not unpublished and (layer is None or layer.report is None):
+        return
     from cachepod.environment.check import check
 
     try:

@@ -422,6 +422,17 @@ def test_what_was_there_before_its_packages_is_tried_again_with_them(worker: Wor
         hook.publish_environment(settings, identity, [worker.store])
 
 
+def test_what_was_made_beside_packages_is_tried_again_without_them(worker: Worker) -> None:
+    worker.index.add("beta", files={"beta/__init__.py": "import gamma\n"})
+    worker.packages = ["beta"]
+    worker.hook()
+    worker.new_container()
+    worker.container.is_root = False
+    with pytest.raises(CheckFailed):
+        worker.hook(apt_missing="warning", check=("beta",))
+    assert worker.trees() == [["env", "system"]]
+
+
 def test_another_containers_snapshot_of_other_requirements_keeps_the_layer(
     worker: Worker,
 ) -> None:
