@@ -128,7 +128,7 @@ def _mirrors() -> Iterator[Check]:
     """Each host that apt takes its lists from, asked as apt would ask it."""
     try:
         said = subprocess.run(
-            ["apt-get", "-qq", "--print-uris", "update"],
+            ["apt-get", "--print-uris", "update"],
             capture_output=True,
             text=True,
             errors="replace",

@@ -67,8 +67,11 @@ def in_words(differences: Sequence[Difference], theirs: str = "the snapshot") ->
 def _sentence(each: Difference, theirs: str) -> str:
     kind, _, name = each.name.partition(":")
     what = f"{kind} {name}" if name else kind
-    if each.name == "base" and each.ours and each.theirs:
-        return f"the base image differs: {each.ours} here, {each.theirs} in {theirs}"
+    if each.name == "base":
+        if each.ours and each.theirs:
+            return f"the base image differs: {each.ours} here, {each.theirs} in {theirs}"
+        where = "here" if each.ours else f"in {theirs}"
+        return f"the base image counts {where} only, where packages are added to it"
     if each.ours is None:
         return f"{what} ({each.theirs}) is in {theirs} only"
     if each.theirs is None:

@@ -181,6 +181,22 @@ def test_a_user_who_is_not_root_is_told_and_may_do_without(fleet: Fleet, cold: C
     )
 
 
+def test_the_doctor_knows_whether_packages_can_be_had(fleet: Fleet, cold: Cold) -> None:
+    worker = fleet.worker()
+    checks = worker.json("cachepod doctor")["checks"]
+    (asked,) = {each["result"] for each in checks if each["check"] == "packages"}  # type: ignore[attr-defined]
+    assert asked == "2 of 2 missing: jq, libsndfile1"
+    said = worker.sh("cachepod doctor")
+    assert said.code == 0
+    assert "deb.debian.org answers; packages can be installed" in said.out + said.err
+    worker.sh("sed -i s/deb.debian.org/nowhere.invalid/ /etc/apt/sources.list")
+    said = worker.sh("cachepod doctor")
+    assert said.code == 0
+    assert "nowhere.invalid: " in said.out + said.err
+    # A mirror that is down keeps nobody from what a store has.
+    assert worker.sh("cachepod restore && echo '[1]' | jq -c .").out == "[1]\n"
+
+
 def test_a_package_that_does_not_exist_is_one_sentence(fleet: Fleet, cold: Cold) -> None:
     worker = fleet.worker()
     worker.configure('"libsndfile1"', '"no-such-package"')

@@ -513,6 +513,9 @@ class TestExplaining:
             "requirement einops (any version) is in abc-1 only",
             "requirement numpy is any version here, <3 in abc-1",
         ]
+        assert in_words([Difference("base", "abc", None)]) == [
+            "the base image counts here only, where packages are added to it"
+        ]
         assert in_words([Difference("requirement:x", "==1", None)]) == [
             "requirement x (==1) is asked for here, not in the snapshot"
         ]
