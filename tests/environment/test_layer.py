@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cachepod.cli import describe
 from cachepod.cli.render import Outcome
@@ -36,6 +38,7 @@ from cachepod.snapshot.uses import install_seconds
 from cachepod.stores.local import LocalStore
 from tests.support.apt import IMAGE, Container
 from tests.support.installs import Notes
+from tests.support.keys import secret_file
 from tests.support.wheels import Index, configured
 
 
@@ -521,3 +524,30 @@ def test_what_a_user_has_changed_in_a_layer_stays_and_costs_no_restore(worker: W
         assert ran.publish.document["outcome"] == "present"
     assert worker.container.called == [("ffmpeg",)] * 2
     assert worker.container.applies == 1
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_special_modes_are_for_layers_that_somebody_vouches_for(
+    worker: Worker, signed: bool
+) -> None:
+    if signed:
+        worker.keys["signing_key"] = secret_file(worker.folder / "secret")
+    worker.hook()
+    worker.new_container()
+    assert worker.hook().restore.outcome == "restored"
+    assert worker.container.trusted is signed
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(asked=st.lists(st.sampled_from(["curl", "libc6", "ffmpeg", "git"]), unique=True))
+def test_packages_are_in_the_key_if_the_image_lacks_one_and_their_order_is_not(
+    worker: Worker, asked: list[str]
+) -> None:
+    key = worker.identify(apt=tuple(asked)).key
+    lacks = not {"curl", "libc6"} >= set(asked)
+    assert (key != worker.identify(apt=()).key) is lacks
+    assert worker.identify(apt=tuple(reversed(asked))).key == key
+    worker.container.is_root = not worker.container.is_root
+    assert worker.identify(apt=tuple(asked)).key == key

@@ -31,6 +31,8 @@ class Container:
 
         applies: How often a layer was merged.
 
+        trusted: Whether somebody vouched for the last one.
+
         fails: What the next installations fail with.
 
         refuses: What the next merges fail with.
@@ -46,6 +48,7 @@ class Container:
         self.root = root
         self.called: list[tuple[str, ...]] = []
         self.applies = 0
+        self.trusted = False
         self.fails: BaseException | None = None
         self.refuses: BaseException | None = None
         self.publishable = True
@@ -133,6 +136,7 @@ class Container:
         if self.refuses is not None:
             raise self.refuses
         self.applies += 1
+        self.trusted = trusted
         self._merge(self._layer())
         write_record(root, Record(Progressed.IN_PLACE, base, self._digest(), self._asked()))
         return ApplyReport("applied", len(self._layer()), notes=("a file of yours stays",))
