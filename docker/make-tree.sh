@@ -52,7 +52,7 @@ PYTHONHASHSEED=0 python3 -m compileall -q -s "$out" --invalidation-mode unchecke
 mkdir -p "$out/usr/local/bin"
 # uv as well: install-runpod-deps.sh does without cachepod, and the base may have no pip.
 ln -s /opt/cachepod/bin/cachepod /opt/cachepod/bin/uv "$out/usr/local/bin/"
-for script in startup-runpod.sh install-runpod-deps.sh; do
+for script in startup-runpod.sh install-runpod-deps.sh healthcheck-runpod.sh; do
     cp "scripts/$script" "$out/usr/local/bin/$script"
     chmod 755 "$out/usr/local/bin/$script"
 done

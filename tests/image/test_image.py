@@ -195,16 +195,12 @@ def test_one_snapshot_serves_containers_with_root_and_without(
     assert warm.out.split()[:3] == cold.out.split()[:3]
 
 
-def test_a_container_is_healthy_once_its_environment_is_whole(
-    machine: Machine, first: Container
-) -> None:
+def test_a_container_that_does_without_the_cache_is_healthy(first: Container) -> None:
+    # Process 1, as it is seen there, is that of this machine: no start-up script.
     kind, *check = first.config["Healthcheck"]["Test"]
     assert kind == "CMD"
-    assert first.run(*check).code != 0
-    assert first.start(volumes=machine.volumes).code == 0
-    assert first.run(*check).code == 0
-    assert first.run("rm", "/opt/worker/venv/bin/python").code == 0
-    assert first.run(*check).code != 0
+    done = first.run(*check)
+    assert (done.code, done.err) == (0, "")
 
 
 @pytest.mark.parametrize("name", [SLIM, OTHER])
