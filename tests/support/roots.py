@@ -155,6 +155,8 @@ def image(shared: Path) -> Image:
     for tool in ("mmdebstrap", "unshare", "chroot"):
         if shutil.which(tool) is None:
             raise Unavailable(f"needs {tool}")
+    if not _mounts("mount -t tmpfs tmpfs /mnt && mkdir /mnt/proc && mount -t proc proc /mnt/proc"):
+        raise Unavailable("needs the right to mount file systems")
     place = shared / f"debian-{RELEASE}"
     failed = place.with_name("debian-failed")
     with FileLock(place.with_name("debian.lock")):
@@ -239,11 +241,17 @@ def _overlays(place: Path) -> bool:
     for name in ("upper", "work", "root"):
         (trial / name).mkdir(parents=True)
     options = f"lowerdir={place}/root,upperdir={trial}/upper,workdir={trial}/work"
-    script = f"mount --make-rprivate / && mount -t overlay overlay -o {options} {trial}/root"
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script], capture_output=True, check=False
-    )
+    works = _mounts(f"mount -t overlay overlay -o {options} {trial}/root")
     shutil.rmtree(trial, ignore_errors=True)
+    return works
+
+
+def _mounts(script: str) -> bool:
+    """Whether *script*, which mounts something, works in a namespace of its own."""
+    whole = f"mount --make-rprivate / && {script}"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", whole], capture_output=True, check=False
+    )
     return done.returncode == 0
 
 
