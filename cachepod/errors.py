@@ -250,6 +250,15 @@ class BaseDiffers(Miss):
         super().__init__("apt packages", why, hint=hint)
 
 
+class PlaceTaken(CachepodError):
+    """*path*, where a layer of apt packages has something, cannot be written in this container."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path}: {why}", hint="apt is asked to install the packages instead")
+        self.path = path
+        self.why = why
+
+
 class AptFailed(InstallFailed):
     """apt or dpkg gave up; *why* is one sentence made of its own words, all are in *output*."""
 

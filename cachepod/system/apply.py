@@ -30,6 +30,8 @@ from cachepod.errors import (
     BaseDiffers,
     NotEnoughSpace,
     NotRoot,
+    PlaceTaken,
+    SpaceExhausted,
     TreeUnreadable,
     write_problem,
 )
@@ -76,7 +78,11 @@ def apply(root: Path, *, trusted: bool, progress: Progress | None) -> ApplyRepor
             with dpkg_locked(root, say=progress.status):
                 return _apply(root, layer, digest_of(data), trusted, progress, phases)
     except OSError as error:
-        raise write_problem(error.filename or os.fspath(root), error) from error
+        problem = write_problem(error.filename or os.fspath(root), error)
+        if isinstance(problem, SpaceExhausted):
+            raise problem from error
+        # Not the tree's fault, which was read before.
+        raise PlaceTaken(problem.path, problem.why) from error
 
 
 def _apply(

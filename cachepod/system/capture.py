@@ -133,7 +133,12 @@ def capture(
         done.digest = digest_of(data)
         write_stamp(stage, Stamp(State.INSTALLED, key, TREE))
         if os.path.lexists(target):
-            os.rename(target, target.with_name(f".{TREE}.old"))
+            try:
+                os.rename(target, target.with_name(f".{TREE}.old"))
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EBUSY):
+                    raise
+                remove_tree(target)  # it is of the image, whose directories cannot be renamed
         os.rename(stage, target)
         remove_tree(target.with_name(f".{TREE}.old"))
     except OSError as error:

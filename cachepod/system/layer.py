@@ -172,7 +172,11 @@ def apply(
 
         NewerFormat: A later cachepod made the layer.
 
-        NotEnoughSpace, SpaceExhausted, TreeUnreadable: As they say; a later apply completes it.
+        TreeUnreadable: The tree is no layer, or one that no cachepod makes.
+
+        PlaceTaken: What the container has, a mount or a link, is in the way, or cannot be written.
+
+        NotEnoughSpace, SpaceExhausted: As they say; a later apply completes it.
     """
     from cachepod.system import apply as applying
 

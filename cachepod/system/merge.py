@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
-from cachepod.errors import TreeUnreadable
+from cachepod.errors import PlaceTaken
 from cachepod.snapshot.progress import Progress
 from cachepod.system.accounts import FILES as ACCOUNT_FILES
 from cachepod.system.accounts import ids_of
@@ -82,7 +82,7 @@ class Merge:
         try:
             info = os.lstat(full)
             if not stat.S_ISREG(info.st_mode):
-                raise TreeUnreadable(full, "it is no file here")
+                raise PlaceTaken(full, "it is no file here")
             owner, mode = (info.st_uid, info.st_gid), stat.S_IMODE(info.st_mode)
         except FileNotFoundError:
             owner = self._own
@@ -118,7 +118,7 @@ class Merge:
                 continue
             # The plan has seen that it is what the base has, and that the layer replaces it.
             if base is None:
-                raise TreeUnreadable(full, "it is no directory here")
+                raise PlaceTaken(full, "it is no directory here")
             os.unlink(full)
             self._new_directory(full, owner, mode)
 
@@ -227,7 +227,7 @@ class Merge:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
-            raise TreeUnreadable(full, "it is a directory here, with files of its own") from error
+            raise PlaceTaken(full, "it is a directory here, with files of its own") from error
 
     def _link(self, source: str, temporary: str) -> bool:
         try:

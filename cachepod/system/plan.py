@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cachepod.errors import TreeUnreadable
+from cachepod.errors import PlaceTaken, TreeUnreadable
 from cachepod.system.base import STATUS
 from cachepod.system.capture import EDITED
 from cachepod.system.look import matches
@@ -94,6 +94,8 @@ def make_plan(root: Path, layer: Layer) -> Plan:
 
     Raises:
         TreeUnreadable: The tree is no layer, or some path of it may not be touched.
+
+        PlaceTaken: What the container has there is in the way.
     """
     top = os.path.abspath(root).rstrip("/")
     ground = _Ground(top, mounted(root), layer)
@@ -172,7 +174,7 @@ class _Ground:
         if is_closed(path):
             raise TreeUnreadable(where, "no layer of apt packages may put anything there")
         if path in self._mounts:
-            raise TreeUnreadable(where, "something else is mounted there")
+            raise PlaceTaken(where, "something else is mounted there")
         self._is_there(path.rpartition("/")[0], where)
 
     def _is_there(self, folder: str, where: str) -> bool:
@@ -190,9 +192,9 @@ class _Ground:
             return False  # it is going to be made
         if stat.S_ISDIR(info.st_mode):
             if folder in self._mounts or info.st_dev != self._device:
-                raise TreeUnreadable(where, f"something else is mounted at {full}")
+                raise PlaceTaken(where, f"something else is mounted at {full}")
             return True
         if folder in self._layer.changed and matches(self._layer.changed[folder], full, info, ""):
             return False  # it is going to be replaced
         what = "a symbolic link" if stat.S_ISLNK(info.st_mode) else "no directory"
-        raise TreeUnreadable(where, f"{full} is {what} here")
+        raise PlaceTaken(where, f"{full} is {what} here")

@@ -109,7 +109,9 @@ def timed(act: Callable[[], Any]) -> dict[str, Any]:
 def main(word: str, *rest: str) -> Any:
     """Do one thing."""
     if word == "install":
-        return timed(lambda: install(rest, key=KEY))
+        debs = [Path(name[4:]) for name in rest if name.startswith("deb:")]
+        names = [name for name in rest if not name.startswith("deb:")]
+        return timed(lambda: install(names, debs=debs, key=KEY))
     if word == "killed":
         return killed(list(rest))
     if word == "apply":

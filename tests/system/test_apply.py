@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from cachepod.errors import BaseDiffers, NotRoot, TreeUnreadable
+from cachepod.model.fingerprint import Fingerprint
+from cachepod.snapshot.publish import publish
+from cachepod.snapshot.restore import Target, restore
+from cachepod.snapshot.scan import TreeSource
+from cachepod.snapshot.stamp import Stamp, State, write_stamp
+from cachepod.stores.local import LocalStore
 from cachepod.system.base import base_of
-from cachepod.system.layer import applied, apply, missing
+from cachepod.system.layer import TREE, applied, apply, missing
 from cachepod.system.record import place, read_record, state_place
 from tests.support.dpkg import (
     base_root,
@@ -95,6 +101,29 @@ class TestApply:
         monkeypatch.setattr(os, "geteuid", lambda: 4711)
         with pytest.raises(NotRoot):
             apply(target)
+
+
+class TestSnapshots:
+    def test_a_snapshot_of_a_layer_is_confirmed_after_it_was_put_in_place(
+        self, source: Path, tmp_path: Path
+    ) -> None:
+        store = LocalStore(tmp_path / "store")
+        fingerprint = Fingerprint("layers", {"made": "by a test"})
+        key = fingerprint.key
+        write_stamp(place(source), Stamp(State.INSTALLED, key, TREE))
+        publish(store, key, fingerprint, [TreeSource(TREE, place(source))])
+        target = base_root(tmp_path / "target")
+        targets = [Target(TREE, place(target))]
+        assert restore(store, key, targets).outcome == "restored"
+        apply(target)
+        assert content_of(target) == content_of(source)
+        assert linked(target, "usr/bin/tool")
+        assert restore(store, key, targets).outcome == "confirmed"
+        # But what is written into it later is noticed.
+        with open(target / "usr/bin/tool", "a") as file:
+            file.write("more\n")
+        assert restore(store, key, targets).outcome == "updated"
+        assert applied(target)
 
 
 class TestAnotherBase:

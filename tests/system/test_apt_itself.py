@@ -26,6 +26,11 @@ def make_repository(place: Path) -> Path:
     deb(place, "nvidia-driver-550")
     deb(place, "broken", scripts={"postinst": "echo it does not work >&2; exit 3"})
     deb(place, "huge", Installed_Size=str(1 << 40))
+    deb(
+        place,
+        "archive-keyring",
+        files={"etc/apt/sources.list.d/x.list": "deb [trusted=yes] file:/mnt/repository ./\n"},
+    )
     service = 'code=0; /usr/sbin/policy-rc.d it start || code=$?; echo "policy $code" >/etc/it.said'
     deb(place, "service", scripts={"postinst": service})
     deb(place, "ca-certificates", version="99999999")
@@ -109,3 +114,17 @@ def test_no_service_is_started_and_what_the_image_has_is_not_brought_up_to_date(
     assert pod.sh("ls /usr/sbin/policy-rc.d 2>/dev/null || echo none") == "none\n"
     assert pod.sh("dpkg-query -W ca-certificates") == version
     assert "etc/it.said" in pod.sh("cat /var/lib/cachepod/system/layer.json")
+
+
+def test_a_package_file_that_brings_a_repository_comes_first(pod: Pod) -> None:
+    pod.sources("")
+    assert pod.install("tool")["error"] == "AptFailed"
+    said = pod.install("tool", "deb:/mnt/repository/archive-keyring_1.0_all.deb")
+    assert said["publishable"], said
+    assert said["packages"].keys() == {"tool", "library", "archive-keyring"}
+    assert "x.list" in pod.sh("find /var/lib/cachepod/system/files/etc/apt")
+    refused = pod.install("service", "deb:/mnt/repository/nvidia-driver-550_1.0_all.deb")
+    assert refused["error"] == "DriverPackage"
+    missing = pod.install("service", "deb:/mnt/repository/none.deb")
+    assert missing["error"] == "AptFailed"
+    assert "/mnt/repository/none.deb" in missing["message"]

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
-from cachepod.errors import AptFailed, DriverPackage, NotEnoughSpace, NotRoot, UsageProblem
+from cachepod.errors import (
+    AptFailed,
+    CachepodError,
+    DriverPackage,
+    NotEnoughSpace,
+    NotRoot,
+    SpaceExhausted,
+    UsageProblem,
+)
 from cachepod.snapshot.progress import Progress
 from cachepod.snapshot.stamp import State, read_stamp
 from cachepod.system import capture
@@ -33,6 +43,7 @@ from tests.support.dpkg import (
 )
 from tests.support.faults import in_a_child
 from tests.support.mounts import bind, need_root
+from tests.support.syscalls import faults
 
 Act = Callable[[Path], None]
 
@@ -230,6 +241,43 @@ class TestInterrupted:
         report = installs(root, "tool")
         assert not report.publishable
         assert "other" in report.why
+
+    @pytest.mark.parametrize("function", ["link", "symlink", "mkdir", "rename", "utime", "chmod"])
+    def test_a_disk_that_fails_while_it_captures_is_told_of_and_the_next_one_captures_again(
+        self, tmp_path: Path, function: str
+    ) -> None:
+        finished = base_root(tmp_path / "finished")
+        installs(finished, "tool")
+        wanted = content_of(place(finished), (".cachepod", "layer.json")).keys()
+        for number in range(100):
+            root = base_root(tmp_path / f"root{number}")
+            told, calls = failed_capture(root, function, number)
+            if calls <= number:
+                break
+            assert told is None or isinstance(told, SpaceExhausted)
+            report = installs(root, "tool", act=nothing)
+            assert report.publishable
+            assert content_of(place(root), (".cachepod", "layer.json")).keys() == wanted
+        assert number > 0
+
+
+def failed_capture(root: Path, function: str, number: int) -> tuple[CachepodError | None, int]:
+    """Install, the disk full at one call of *function*; what was told, and how many there were."""
+    real, made = capture.capture, []
+
+    def failing(*arguments: Any, **options: Any) -> capture.Captured:
+        with faults((function,), lambda name, call: errno.ENOSPC * (call == number)) as calls:
+            try:
+                return real(*arguments, **options)
+            finally:
+                made.append(len(calls))
+
+    with mock.patch.object(module, "capture", failing):
+        try:
+            installs(root, "tool")
+        except CachepodError as error:
+            return error, made[0]
+    return None, made[0]
 
 
 class TestAnotherLayer:
