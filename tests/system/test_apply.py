@@ -63,9 +63,11 @@ class TestApply:
         assert applied(target)
         assert apply(target).outcome == "confirmed"
 
+    @pytest.mark.root
     def test_files_of_programs_are_links_and_those_that_are_edited_copies(
         self, target: Path
     ) -> None:
+        need_root("having files of root's")
         apply(target)
         assert linked(target, "usr/bin/tool")
         assert not linked(target, "etc/tool.conf")
@@ -104,9 +106,11 @@ class TestApply:
 
 
 class TestSnapshots:
+    @pytest.mark.root
     def test_a_snapshot_of_a_layer_is_confirmed_after_it_was_put_in_place(
         self, source: Path, tmp_path: Path
     ) -> None:
+        need_root("having files of root's")
         store = LocalStore(tmp_path / "store")
         fingerprint = Fingerprint("layers", {"made": "by a test"})
         key = fingerprint.key
