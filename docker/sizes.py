@@ -54,7 +54,7 @@ PARTS = (
     ("start-up scripts", ("usr/local/bin",)),
 )
 BASE = "base image"
-SYSTEM = "Python, curl, certificates"
+SYSTEM = "Python, curl, tini, certificates"
 _FOLDER = "site-packages/"
 _GZIP = 16 + zlib.MAX_WBITS
 

@@ -102,7 +102,7 @@ def test_every_file_is_counted_in_one_part(kind: str, tmp_path: Path) -> None:
     rows = table(done.stdout)
     assert {name: row[1:] for name, row in rows.items()} == {
         "base image": (4.0, 1),
-        "Python, curl, certificates": (3.0, 1),
+        "Python, curl, tini, certificates": (3.0, 1),
         "uv": (5.0, 1),
         "cachepod": (0.7, 1),
         "boto3 and what it needs": (0.9, 1),
@@ -140,4 +140,4 @@ def test_layers_of_the_base_are_counted_as_the_base(tmp_path: Path) -> None:
     image = oci(tmp_path / "image", *(layer({f"usr/{n}": 1_000_000}) for n in range(3)))
     rows = table(sizes("--base-layers", "2", image).stdout)
     assert rows["base image"][1:] == (2.0, 2)
-    assert rows["Python, curl, certificates"][1:] == (1.0, 1)
+    assert rows["Python, curl, tini, certificates"][1:] == (1.0, 1)
