@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import moosefs, roots
 from tests.support.moosefs import Cluster
+from tests.support.nvidia import Served, make_repository, served
 from tests.support.s3 import BUCKET, Server, environment, moto_server, rclone_server
 from tests.support.s3proxy import Proxy, proxy
 
@@ -80,3 +81,20 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def repository_of_nvidia(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server that has what NVIDIA's apt repository has, as far as names and structure go."""
+    folder = tmp_path_factory.mktemp("nvidia")
+    make_repository(folder)
+    with served(folder) as host:
+        yield host
+
+
+@pytest.fixture
+def nvidia(repository_of_nvidia: Served) -> Served:
+    """The same, which answers well unless a test says otherwise, and was asked nothing so far."""
+    repository_of_nvidia.instead.clear()
+    repository_of_nvidia.asked.clear()
+    return repository_of_nvidia

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.nvidia import HOST, Served, make_repository, served
+from tests.support.nvidia import HOST, Served
 from tests.support.roots import Container, Image
 
 pytestmark = [pytest.mark.root, pytest.mark.network, pytest.mark.slow]
@@ -27,14 +26,6 @@ QUESTIONS = (
     "cat /etc/apt/sources.list.d/*cuda* /etc/apt/preferences.d/*",
     "sha256sum /usr/share/keyrings/cuda-archive-keyring.gpg",
 )
-
-
-@pytest.fixture(scope="module")
-def nvidia(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("nvidia")
-    make_repository(folder)
-    with served(folder) as host:
-        yield host
 
 
 @pytest.fixture

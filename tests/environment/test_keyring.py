@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,28 +14,16 @@ from cachepod.environment.config import load_settings
 from cachepod.environment.toolkit import package_of
 from cachepod.errors import AptFailed, ConfigurationProblem
 from cachepod.snapshot.progress import NoProgress
-from tests.support.nvidia import HOST, KEYRING, Served, make_repository, served
+from tests.support.nvidia import HOST, KEYRING, Served
 
 pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="there is no dpkg-deb")
 
 PATH = f"debian12/x86_64/{KEYRING}"
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("nvidia")
-    make_repository(folder)
-    with served(folder) as host:
-        yield host
-
-
-@pytest.fixture
-def nvidia(repository: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
-    """The stand-in, which answers well unless a test says otherwise."""
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "PAUSE", 0.0)
-    repository.instead.clear()
-    repository.asked.clear()
-    return repository
 
 
 def fetch(url: str, into: Path, distribution: str = "debian 12", machine: str = "amd64") -> Path:

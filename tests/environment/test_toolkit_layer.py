@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,25 +15,11 @@ from cachepod.environment.toolkit import with_toolkit
 from cachepod.errors import AptFailed, ConfigurationProblem
 from tests.support import apt
 from tests.support.apt import Container
-from tests.support.nvidia import KEYRING, Served, make_repository, served
+from tests.support.nvidia import KEYRING, Served
 
 pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="there is no dpkg-deb")
 
 ASKED = [f"debian12/x86_64/{KEYRING}"]
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("nvidia")
-    make_repository(folder)
-    with served(folder) as host:
-        yield host
-
-
-@pytest.fixture
-def nvidia(repository: Served) -> Served:
-    repository.asked.clear()
-    return repository
 
 
 @pytest.fixture
