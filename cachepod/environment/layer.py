@@ -24,7 +24,7 @@ from cachepod.errors import AptFailed, CachepodError, NotRoot, UsageProblem
 from cachepod.model.fingerprint import Difference
 from cachepod.snapshot.progress import Progress
 from cachepod.snapshot.stamp import Stamp, State, read_stamp, write_stamp
-from cachepod.system.base import Base, base_of, distribution
+from cachepod.system.base import Base, base_of, distribution, installed, missing_of
 from cachepod.system.record import TREE, place, read_record
 
 if TYPE_CHECKING:
@@ -103,16 +103,15 @@ def layer_of(settings: Settings, cuda: str) -> tuple[Layer | None, CachepodError
         The layer, None where the image has all that is asked for; and, where it has not and the
         configuration says that this is no error, what keeps them from being installed.
     """
-    from cachepod.system.layer import missing
-
     packages = packages_of(settings, cuda)
     if not packages:
         return None, None
-    lacking = missing(packages, ROOT)
+    found = installed(ROOT)
+    lacking = missing_of(packages, found)
     record = read_record(ROOT)
     if not lacking and (record is None or record.base is None):
         return None, None
-    base = base_of(ROOT)
+    base = base_of(ROOT, found)
     obstacle: CachepodError | None = None
     if base is None:
         obstacle = AptFailed(

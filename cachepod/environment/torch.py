@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from cachepod.environment.without_gpu import BACKEND, place_for_cpu
+from cachepod.environment.without_gpu import BACKEND, OTHER_PLACE, place_for_cpu
 from cachepod.errors import ConfigurationProblem
 from cachepod.system.urls import plain
 
@@ -61,7 +61,6 @@ _PYPI = {"linux_x86_64": _PYPI_X86_64, "linux_aarch64": _PYPI_AARCH64}
 # not compiled before they are used
 _CUDA_LOCAL = r"\+cu(\d+)(\d)$"
 _CUDA_PLACE = r"/cu(\d+)(\d)/?$"
-_OTHER_PLACE = r"/(cpu|rocm[\d.]*|xpu)/?$"
 _RELEASED = r"(\d+\.\d+)(\.\d+)*(\.post\d+)?"
 
 
@@ -192,7 +191,7 @@ def _implied(requirements: Requirements, index: str, python: Interpreter, versio
     for url in (index, requirements.index_url, *requirements.extra_index_urls):
         if _of_place(url):
             return _of_place(url)
-        if re.search(_OTHER_PLACE, plain(url)):
+        if re.search(OTHER_PLACE, plain(url)):
             return ""
     return _on_pypi(python, version)
 

@@ -34,7 +34,8 @@ _LIBRARIES = (
 _LOCAL = r"\+cu\d+"
 _OTHER = r"\+(cpu|rocm|xpu)"
 _PLACE = r"/cu\d+(/?)$"
-_OTHER_PLACE = r"/(cpu|rocm[\d.]*|xpu)/?$"
+#: Indexes of builds for something else than CUDA.
+OTHER_PLACE = r"/(cpu|rocm[\d.]*|xpu)/?$"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def concerns(settings: Settings, requirements: Requirements) -> bool:
     if settings.without_gpu == "none" or not wanted:
         return bool(wanted)
     places = (settings.torch_index, requirements.index_url, *requirements.extra_index_urls)
-    return not any(re.search(_OTHER_PLACE, plain(url)) for url in places) and not any(
+    return not any(re.search(OTHER_PLACE, plain(url)) for url in places) and not any(
         each.name in FAMILY and re.search(_OTHER, each.pinned) for each in requirements.lines
     )
 
@@ -119,7 +120,7 @@ def check_index(settings: Settings) -> None:
         ConfigurationProblem: As with ``without_gpu = "cpu"`` and ``torch_index = "pypi"``.
     """
     url = settings.torch_index
-    if settings.without_gpu != "cpu" or url == "auto" or re.search(_OTHER_PLACE, plain(url)):
+    if settings.without_gpu != "cpu" or url == "auto" or re.search(OTHER_PLACE, plain(url)):
         return
     if place_for_cpu(url) == url:
         raise ConfigurationProblem(

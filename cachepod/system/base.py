@@ -149,24 +149,22 @@ def _architecture(versions: Mapping[str, str]) -> str:
     return max(sorted(counts), key=counts.__getitem__, default="unknown")
 
 
-def present_base(root: Path = Path("/")) -> Base | None:
-    """What *root* is now, its layer included; None where there is no dpkg."""
-    found = installed(root)
-    return None if found is None else base_from(distribution(root), found.versions)
-
-
-def base_of(root: Path = Path("/")) -> Base | None:
+def base_of(root: Path = Path("/"), found: Installed | None = None) -> Base | None:
     """
     The image at *root* before any layer; None where there is no dpkg.
 
     Where a layer is in place, or one was being put there, that is what was there before it.
+
+    Args:
+        found: What is installed there, for those who have read it already.
     """
     from cachepod.system.record import read_record
 
     record = read_record(root)
     if record is not None and record.base is not None:
         return record.base
-    return present_base(root)
+    found = installed(root) if found is None else found
+    return None if found is None else base_from(distribution(root), found.versions)
 
 
 def difference(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
