@@ -1,0 +1,1 @@
+"""Tests of the benchmarks themselves: what they run, count and print, not how fast."""
