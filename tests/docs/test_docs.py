@@ -109,7 +109,7 @@ def known_options() -> set[str]:
         assert command is not None
         for parameter in command.params:
             known |= {*parameter.opts, *parameter.secondary_opts}
-    for script in (*ROOT.glob("scripts/*"), *ROOT.glob("benchmarks/*.py")):
+    for script in (*ROOT.glob("scripts/*"), *ROOT.glob("benchmarks/**/*.py")):
         if script.is_file():
             known |= set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", script.read_text("utf-8")))
     return known

@@ -3,7 +3,7 @@ A store of many snapshots: how long it takes to list it, to count, and to plan a
 
 ::
 
-    python -m benchmarks.many [--snapshots N] [--chunks N] [--needs N] [--uses N] [--scratch DIR]
+    python -m benchmarks.scale.snapshots [--snapshots N] [--chunks N] [--needs N] [--uses N]
 
 The store is made up: manifests that say what real ones say, of the chunks of files that nobody has,
 in packs that are as large as they should be and hold nothing. So nothing can be restored from it,

@@ -3,7 +3,7 @@ Time, memory and manifest size against the number of files, and against bytes.
 
 ::
 
-    python -m benchmarks.scale [--files N ...] [--bytes GB ...] [--scratch DIR]
+    python -m benchmarks.scale.trees [--files N ...] [--bytes GB ...] [--scratch DIR]
 
 Each row is a tree made for it: small files of up to 4 kB, a hundred to a directory, or files of
 256 MB. The last columns are what one more file or GB costs; where the curve is a straight line they
@@ -120,7 +120,7 @@ _HEADINGS = [
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scale", description=(__doc__ or "").splitlines()[1]
+        prog="python -m benchmarks.scale.trees", description=(__doc__ or "").splitlines()[1]
     )
     parser.add_argument("--files", type=int, nargs="*", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--bytes", type=float, nargs="*", default=[1, 2, 4], metavar="GB")
