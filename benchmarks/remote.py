@@ -28,7 +28,7 @@ from pathlib import Path
 from benchmarks import measure
 from benchmarks.candidates import KEY, Archives, Candidate, needs
 from benchmarks.ground import Ground, drop_caches, open_ground
-from benchmarks.peers import Row, as_json, compare
+from benchmarks.peers.old import Row, as_json, compare
 from tests.support import moosefs, s3
 
 _MOUNT = "volume"

@@ -100,16 +100,20 @@ def moto_server() -> Iterator[Server]:
 
 
 @contextmanager
-def rclone_server(bucket: str = BUCKET, *, hashing: bool = True) -> Iterator[Server]:
+def rclone_server(
+    bucket: str = BUCKET, *, hashing: bool = True, parent: Path | None = None
+) -> Iterator[Server]:
     """
     ``rclone serve s3`` of an empty directory: a second implementation, and a fast one.
 
     Args:
         hashing: Whether an object has an ETag. For it rclone reads the whole object at the first
             request, and it seems again for requests that come meanwhile.
+
+        parent: Where the directory is made; by default where temporary ones are.
     """
     port = free_port()
-    directory = Path(tempfile.mkdtemp(prefix="cachepod-rclone-"))
+    directory = Path(tempfile.mkdtemp(prefix="cachepod-rclone-", dir=parent))
     (directory / bucket).mkdir()
     command = [
         *(sys.executable, "-c", _EXEC, rclone_program(), "serve", "s3"),

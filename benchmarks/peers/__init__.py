@@ -1,0 +1,1 @@
+"""cachepod beside the tools that one would otherwise use: ``python -m benchmarks.peers --help``."""

@@ -1,0 +1,79 @@
+"""cachepod, and the archives that one would make instead: tar and squashfs, both with zstd."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from benchmarks import measure
+from benchmarks.peers.peer import LOCAL, MOOSEFS, S3, Peer, Where, needs, said
+
+KEY = "peers"
+
+
+class Cachepod(Peer):
+    """What this project is."""
+
+    name = "cachepod"
+    sources = frozenset({LOCAL, MOOSEFS, S3})
+    set_up = "As it comes: no option but where and what."
+
+    def versions(self) -> dict[str, str]:
+        """Its own."""
+        return {"cachepod": said([measure.cachepod(), "--version"]).rpartition(" ")[2]}
+
+    def publish(self, tree: Path, where: Where) -> list[str]:
+        """``cachepod publish``."""
+        return self._publish(tree, where, KEY)
+
+    def publish_again(self, tree: Path, where: Where) -> list[str]:
+        """Under another key, as other requirements give one."""
+        return self._publish(tree, where, f"{KEY}-again")
+
+    def restore(self, where: Where, target: Path) -> list[str]:
+        """``cachepod restore``."""
+        return self._command("restore", where, target, KEY, "--timeout", "0")
+
+    def _publish(self, tree: Path, where: Where, key: str) -> list[str]:
+        return self._command("publish", where, tree, key)
+
+    def _command(self, action: str, where: Where, tree: Path, key: str, *more: str) -> list[str]:
+        store = f"{where.url}?endpoint={where.endpoint}" if where.endpoint else where.url
+        return [
+            *(measure.cachepod(), action, "--json", "--config", os.devnull, *more),
+            *("--store", store, "--key", key, "--tree", f"bench={tree}"),
+        ]
+
+
+class Tar(Peer):
+    """A pipe of the two programs that are everywhere."""
+
+    name = "zstd -dc | tar -x"
+    set_up = (
+        "zstd -T0 compresses with every core; to decompress, zstd has one thread and no option "
+        "for more."
+    )
+
+    def missing(self) -> str:
+        """Both are needed."""
+        return needs("zstd", "tar")
+
+    def versions(self) -> dict[str, str]:
+        """Of both."""
+        return {
+            "zstd": said(["zstd", "--version"]).partition(" v")[2].partition(",")[0],
+            "tar": said(["tar", "--version"]).rpartition(" ")[2],
+        }
+
+    def publish(self, tree: Path, where: Where) -> list[str]:
+        """As a pipe, too."""
+        script = 'tar -C "$1" -cf - . | zstd -q "-$2" -T0 -o "$3"'
+        return measure.pipeline(script, tree, str(self.settings.level), self._archive(where))
+
+    def restore(self, where: Where, target: Path) -> list[str]:
+        """Into a directory made for it."""
+        script = 'mkdir "$2" && zstd -dc "$1" | tar -x -C "$2"'
+        return measure.pipeline(script, self._archive(where), target)
+
+    def _archive(self, where: Where) -> Path:
+        return where.folder / "tree.tar.zst"

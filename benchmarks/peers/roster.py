@@ -1,0 +1,13 @@
+"""Every peer, in the order in which they take turns."""
+
+from __future__ import annotations
+
+from benchmarks.peers.archives import Cachepod, Tar
+from benchmarks.peers.peer import Peer, Settings
+
+PEERS: tuple[type[Peer], ...] = (Cachepod, Tar)
+
+
+def peers(settings: Settings) -> list[Peer]:
+    """One of each."""
+    return [kind(settings) for kind in PEERS]
