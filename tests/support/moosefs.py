@@ -201,6 +201,20 @@ class Cluster:
             raise RuntimeError(f"{command}: {done.stdout}{done.stderr}")
         return done.stdout
 
+    def limit(self, rate: float) -> None:
+        """
+        Let the volume move *rate* bytes a second, all mounts together: a model of a slower network.
+
+        Raises:
+            Unavailable: This kernel cannot shape traffic (``sch_tbf``), or there is no ``tc``.
+        """
+        bits = int(rate * 8)
+        shape = f"tc qdisc replace dev lo root tbf rate {bits}bit burst 4mb latency 200ms"
+        try:
+            self.tool(*shape.split())
+        except RuntimeError as error:
+            raise Unavailable(f"the rate of a volume cannot be limited here: {error}") from None
+
     def stop(self) -> None:
         """Unmount, end the daemons, delete the folder with all data."""
         for mounted in self.mounts.values():
