@@ -204,6 +204,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def cpu_times() -> tuple[float, float]:
+    """
+    Seconds that the cores of this machine have worked since it was started, and all their seconds.
+
+    What two looks differ by says how busy the cores were in between, whoever kept them so.
+    """
+    ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    total = sum(ticks) / os.sysconf("SC_CLK_TCK")
+    idle = (ticks[3] + ticks[4]) / os.sysconf("SC_CLK_TCK")  # idle, and waiting for a disk
+    return total - idle, total
+
+
+def busy_since(look: tuple[float, float]) -> float:
+    """The share of the cores' time that was worked since :func:`cpu_times` gave *look*, 0 to 1."""
+    worked, total = (now - then for now, then in zip(cpu_times(), look, strict=True))
+    return worked / total if total > 0 else 0.0
+
+
 def median(values: Sequence[float]) -> float:
     """The median; NaN of nothing."""
     return statistics.median(values) if values else float("nan")

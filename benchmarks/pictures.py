@@ -62,24 +62,34 @@ class Bar:
 
 @dataclass(frozen=True)
 class Curve:
-    """One line through points; *low* and *high* shade what the rounds ranged over."""
+    """
+    One line through points; *low* and *high* shade what the rounds ranged over.
+
+    *bound*, at each point what could be had at best, is a dashed line of the same colour.
+    """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float] = ()
     high: Sequence[float] = ()
+    bound: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Axes with some curves; where they are *logarithmic*, a power law is a straight line."""
+    """
+    Axes with some curves; where they are *logarithmic*, a power law is a straight line.
+
+    With *ticks*, these and no others are marked on the horizontal axis.
+    """
 
     title: str
     x: str
     y: str
     curves: Sequence[Curve]
     logarithmic: bool = True
+    ticks: Sequence[float] = ()
 
 
 def draw_bars(title: str, groups: Mapping[str, Sequence[Bar]], *, unit: str = "seconds") -> Figure:
@@ -167,11 +177,16 @@ def _curves(axes: Axes, panel: Panel) -> None:
         axes.plot(curve.x, curve.y, marker="o", markersize=4, color=colour, label=curve.label)
         if curve.low and curve.high:
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+        if curve.bound:
+            axes.plot(curve.x, curve.bound, linestyle=(0, (3, 2)), linewidth=1, color=colour)
     if panel.logarithmic:
         axes.set_xscale("log")
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
+    if panel.ticks:
+        axes.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks])
+        axes.minorticks_off()
     axes.grid(True, color="#EAEEF2", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xlabel(panel.x)

@@ -7,13 +7,14 @@ program of its own::
 
     python -m tests.support.s3proxy http://127.0.0.1:9000 --latency 0.02 --rate 200e6
 
-prints the endpoint and serves until its standard input ends.
+prints the endpoint and serves until its standard input ends; then what it was asked for, in JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import socket
 import sys
@@ -139,6 +140,8 @@ class Proxy:
         requests: All that came, in order.
 
         connections: How many were made.
+
+        busiest: The most requests of each operation that were carried out at once.
     """
 
     def __init__(self, upstream: str, latency: float = 0.0, rate: float = 0.0) -> None:
@@ -149,6 +152,8 @@ class Proxy:
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.connections = 0
+        self.busiest: Counter[str] = Counter()
+        self._active: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._closed = False
@@ -210,7 +215,17 @@ class Proxy:
         with self._lock:
             self.requests.append(request)
             fault = next((each for each in self.faults if each.fits(request)), None)
-        fault = fault or Fault()
+            self._active[request.operation] += 1
+            self.busiest |= self._active
+        try:
+            return self._carry_out(link, request, first, headers, fault or Fault())
+        finally:
+            with self._lock:
+                self._active[request.operation] -= 1
+
+    def _carry_out(
+        self, link: _Link, request: Request, first: str, headers: dict[str, str], fault: Fault
+    ) -> bool:
         time.sleep(self.latency + fault.delay)
         if fault.reset:
             return False
@@ -227,7 +242,7 @@ class Proxy:
         kept = {name: value for name, value in headers.items() if name not in dropped}
         answer, answer_headers = link.forward(first, kept)
         if fault.lost:
-            link.drain(method, answer, answer_headers)
+            link.drain(request.method, answer, answer_headers)
             if fault.silent:
                 link.client.until_closed()
             elif fault.status:
@@ -235,7 +250,7 @@ class Proxy:
             return bool(fault.status)
         if fault.clock:
             answer_headers["date"] = formatdate(time.time() + fault.clock, usegmt=True)
-        return link.give(method, answer, answer_headers, fault)
+        return link.give(request.method, answer, answer_headers, fault)
 
 
 class Limit:
@@ -502,6 +517,7 @@ def main() -> None:
     with proxy(given.upstream, given.latency, given.rate) as served:
         print(served.endpoint, flush=True)
         sys.stdin.read()
+        print(json.dumps({"requests": served.operations(), "busiest": served.busiest}), flush=True)
 
 
 if __name__ == "__main__":
