@@ -81,7 +81,12 @@ class Panel:
     """
     Axes with some curves; where they are *logarithmic*, a power law is a straight line.
 
-    With *ticks*, these and no others are marked on the horizontal axis.
+    Args:
+        ticks: These and no others are marked on the horizontal axis; without them, where there are
+            points.
+
+        linear: Draw a dotted line, too, that the first curve would follow from its last point
+            down if it grew linearly.
     """
 
     title: str
@@ -90,6 +95,7 @@ class Panel:
     curves: Sequence[Curve]
     logarithmic: bool = True
     ticks: Sequence[float] = ()
+    linear: bool = False
 
 
 def draw_bars(title: str, groups: Mapping[str, Sequence[Bar]], *, unit: str = "seconds") -> Figure:
@@ -150,28 +156,38 @@ def _bars(
 
 
 def draw_curves(title: str, panels: Sequence[Panel], *, columns: int = 2) -> Figure:
-    """Panels beside and below one another, *columns* in a row."""
+    """
+    Panels beside and below one another, *columns* in a row.
+
+    The legend stands below all of them where they have the same curves, else in each.
+    """
     plt = _pyplot()
     columns = min(columns, len(panels))
     lines = -(-len(panels) // columns)
+    labels = {tuple(curve.label for curve in panel.curves) for panel in panels}
+    shared = len(labels) == 1 and len(panels) > 1
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
             lines,
             columns,
-            figsize=(4.6 * columns, 0.5 + 3.2 * lines),
+            figsize=(4.6 * columns, 0.5 + 3.2 * lines + 0.5 * shared),
             squeeze=False,
             layout="constrained",
         )
         cells = axes.ravel()
         for own, panel in zip(cells, panels, strict=False):
-            _curves(own, panel)
+            _curves(own, panel, legend=not shared and len(panel.curves) > 1)
+        if shared:
+            handles, names = cells[0].get_legend_handles_labels()
+            columns = min(len(names), 4 * columns // 2)
+            figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
         for own in cells[len(panels) :]:
             own.set_visible(False)
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
         return figure
 
 
-def _curves(axes: Axes, panel: Panel) -> None:
+def _curves(axes: Axes, panel: Panel, *, legend: bool) -> None:
     for number, curve in enumerate(panel.curves):
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(curve.x, curve.y, marker="o", markersize=4, color=colour, label=curve.label)
@@ -180,20 +196,52 @@ def _curves(axes: Axes, panel: Panel) -> None:
         if curve.bound:
             axes.plot(curve.x, curve.bound, linestyle=(0, (3, 2)), linewidth=1, color=colour)
     if panel.logarithmic:
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        _logarithmic(axes, panel)
     else:
         axes.set_ylim(bottom=0)
     if panel.ticks:
-        axes.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks])
+        axes.set_xticks(panel.ticks, [short(tick) for tick in panel.ticks])
         axes.minorticks_off()
     axes.grid(True, color="#EAEEF2", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xlabel(panel.x)
     axes.set_ylabel(panel.y)
     axes.set_title(panel.title, loc="left", fontsize=10)
-    if len(panel.curves) > 1:
+    if legend:
         axes.legend(frameon=False, fontsize=9)
+
+
+def _logarithmic(axes: Axes, panel: Panel) -> None:
+    """Both axes, with ticks where the points are and numbers as people write them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    values = [value for curve in panel.curves for value in (*curve.y, *curve.low, *curve.high)]
+    values = [value for value in values if value > 0] or [1.0]
+    if max(values) < 2 * min(values):  # what hardly changes shall not look as if it did
+        axes.set_ylim(min(values) / 3, max(values) * 3)
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 200 * low else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    places = sorted({x for curve in panel.curves for x in curve.x})
+    axes.set_xticks(places, [short(x) for x in places])
+    axes.xaxis.set_minor_locator(NullLocator())
+    if panel.linear and panel.curves and panel.curves[0].x:
+        first = panel.curves[0]
+        sides = [min(first.x), max(first.x)]
+        top = first.y[-1]
+        axes.plot(sides, [top * x / first.x[-1] for x in sides], ":", color="#6E7781", linewidth=1)
+        axes.set_ylim(low, high)
+
+
+def short(value: float) -> str:
+    """A number as a tick has it, such as ``0.3``, ``100``, ``30k`` and ``1M``."""
+    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:.4g}{suffix}"
+    return f"{value:.3g}"
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -116,32 +116,49 @@ def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return fixed, each
 
 
+Points = Sequence[tuple[float, float]]
+
+
 def growth_table(
-    name: str, curves: Mapping[str, Iterable[tuple[float, float]]], each: float, of: str
+    name: str, curves: Mapping[str, Mapping[str, Points]], each: float, of: str
 ) -> Table:
     """
-    A row for each of *curves*: how it grows, its fixed cost, and what *each* more cost.
+    A row for each of *curves*: how each of its measures grows, and of the first its fixed cost and
+    what *each* more cost.
 
     Args:
         name: Of the table.
 
-        curves: Size and value, by what was measured and its unit.
+        curves: Size and value, by what was done and by the measure with its unit. The first curve
+            has all measures there are.
 
         each: As many as a reader can imagine, such as 100,000.
 
         of: What they are, such as ``100,000 files``.
     """
+    units = list(next(iter(curves.values()), {"": ()}))
     rows, faster = [], []
-    for label, points in curves.items():
-        found = fit(points)
-        if found is None:
-            rows.append([label, "", "", ""])
-            continue
-        rows.append([label, f"{found}", amount(found.fixed), amount(found.each * each)])
-        if found.faster:
-            faster.append(label)
-    notes = [f"faster than linearly: {', '.join(faster)}"] if faster else []
-    return Table(name, ["measure", "grows as", "fixed", f"for {of}"], rows, notes)
+    for label, measures in curves.items():
+        grown = {unit: fit(points) for unit, points in measures.items()}
+        first = grown.get(units[0])
+        row = [label, *(["", ""] if first is None else _amounts(first, each))]
+        for place, unit in enumerate(units):
+            found = grown.get(unit)
+            row.insert(1 if not place else len(row), "" if found is None else str(found))
+            if found is not None and found.faster:
+                faster.append(f"{label}, {unit}")
+        rows.append(row)
+    notes = [f"Faster than linearly: {'; '.join(faster)}."] if faster else []
+    return Table(
+        name,
+        ["", f"{units[0]} as", "fixed", f"for {of}", *(f"{unit} as" for unit in units[1:])],
+        rows,
+        notes,
+    )
+
+
+def _amounts(found: Growth, each: float) -> list[str]:
+    return [amount(found.fixed), amount(found.each * each)]
 
 
 def amount(value: float) -> str:
@@ -149,4 +166,4 @@ def amount(value: float) -> str:
     if value == 0:
         return "0"
     digits = 2 - math.floor(math.log10(abs(value)))
-    return f"{round(value, digits):,.{max(digits, 0)}f}" if digits < 5 else "0"
+    return f"{round(value, digits):,.{max(digits, 0)}f}" if digits < 7 else "0"

@@ -1,181 +1,322 @@
 """
-Time, memory and manifest size against the number of files, and against bytes.
+How cost grows with the tree: with the number of its files, and with its bytes.
 
 ::
 
-    python -m benchmarks.scale.trees [--files N ...] [--bytes GB ...] [--scratch DIR]
+    python -m benchmarks.scale.trees [--files N ...] [--bytes GB ...] [--mixed GB ...]
+                                     [--rounds N] [--patience S] [--scratch DIR] [--plain]
+                                     [--json FILE] [--picture FILE]
 
-Each row is a tree made for it: small files of up to 4 kB, a hundred to a directory, or files of
-256 MB. The last columns are what one more file or GB costs; where the curve is a straight line they
-stay the same from row to row, and memory does not grow at all.
+Each point of a curve is a tree made for it: small files of up to 4 kB, a hundred to a directory;
+files of 10 and 256 MB, half of which compresses; or a mix as an environment of torch has it. Every
+round publishes it to a new store and restores it onto new ground with the page cache dropped, and
+then does to the restored tree what a hook meets, with the cache as it is: restore it again, publish
+it under another key with nothing changed, and with a hundredth replaced. At last the store is
+verified, the cache dropped. A point has more rounds for as long as it stays below the patience.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import random
-import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
-from benchmarks import measure
-from benchmarks.ground import drop_caches, open_ground
+from benchmarks import measure, pictures, results
+from benchmarks.ground import Ground, drop_caches, open_ground
 from benchmarks.measure import Cost
+from benchmarks.pictures import Curve, Panel
+from benchmarks.results import Results, Table
+from benchmarks.scale import making
+from benchmarks.scale.fit import amount, growth_table
 
-KEY = "scale"
-_BIG = 256_000_000
-_WORDS = [f"{word}{number} " for number in range(500) for word in ("def", "return", "self.x =")]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: What is measured at each point, in order, and what it is called.
+STEPS = {
+    "publish": "publish",
+    "restore": "restore",
+    "confirm": "restore again",
+    "unchanged": "publish unchanged",
+    "changed": "publish 1 % changed",
+    "verify": "verify",
+}
+_KEY, _TREE = "scale", "scale"
 
 
 @dataclass(frozen=True)
-class Point:
-    """One tree, published and restored."""
+class Kind:
+    """
+    One curve.
 
-    files: int
-    size: int
-    publish: Cost
-    restore: Cost
-    manifest: int
-    stored: int
+    Args:
+        x: What is counted along the curve: ``files`` or ``size`` of a sample.
 
+        of, each: The unit of costs: so many of *x* have that name.
+    """
 
-def make_small_files(root: Path, count: int) -> None:
-    """*count* files of 0 to 4 kB, text that compresses as source code does."""
-    source = random.Random(count)
-    pool = "".join(source.choice(_WORDS) for _ in range(200_000)).encode()
-    for start in range(0, count, 100):
-        folder = root / f"{start // 100_000:03d}" / f"{start // 100:06d}"
-        folder.mkdir(parents=True)
-        for number in range(start, min(start + 100, count)):
-            begin, length = source.randrange(len(pool) - 4000), source.randrange(4000)
-            # The name of the file in front makes every content one of its own.
-            content = b"%d\n" % number + pool[begin : begin + length]
-            with open(os.path.join(folder, f"module_{number}.py"), "wb") as file:
-                file.write(content)
+    title: str
+    x: str
+    of: str
+    each: float
 
 
-def make_big_files(root: Path, size: int) -> None:
-    """*size* bytes in files of 256 MB; half random, half text, as a shared library is."""
-    root.mkdir(parents=True, exist_ok=True)
-    source = random.Random(size)
-    text = "".join(source.choice(_WORDS) for _ in range(100_000)).encode()
-    written = 0
-    while written < size:
-        with open(root / f"library_{written // _BIG:03d}.so", "wb") as file:
-            goal = min(_BIG, size - written)
-            while file.tell() < goal:
-                begin = source.randrange(len(text) - 100_000)
-                block = source.randbytes(100_000) + text[begin : begin + 100_000]
-                file.write(block[: goal - file.tell()])
-            written += goal
+KINDS = {
+    "files": Kind("small files", "files", "100,000 files", 1e5),
+    "bytes": Kind("big files", "size", "GB", 1e9),
+    "mixed": Kind("both", "size", "GB", 1e9),
+}
 
 
-def measure_tree(tree: Path, scratch: Path, plain: bool) -> Point:
-    """Publish *tree* into a new store and restore it onto new ground."""
-    files, size = measure.tree_size(tree)
-    store = Path(tempfile.mkdtemp(prefix="store-", dir=scratch))
-    target = ["--store", str(store), "--key", KEY, "--json", "--tree"]
-    try:
-        with open_ground(
-            scratch, int(size * 1.3) + files * 4096, inodes=files * 2 + 10_000, plain=plain
-        ) as ground:
+def measure_tree(
+    kind: str, number: int, scratch: Path, rounds: int, patience: float, plain: bool
+) -> Iterator[dict[str, Any]]:
+    """
+    The point of *number* files or bytes, after each of its rounds; see :func:`tables`.
+
+    Whatever is written is deleted only when the last round is over.
+    """
+    with tempfile.TemporaryDirectory(prefix="scale-", dir=scratch) as folder:
+        tree = Path(folder, "tree")
+        making.run("make", kind, number, tree)
+        files, size = measure.tree_size(tree)
+        point: dict[str, Any] = {"files": files, "size": size, "rounds": []}
+        space, inodes = int(size * 1.3) + files * 4096, files * 2 + 10_000
+        with open_ground(Path(folder), space, inodes=inodes, plain=plain) as ground:
+            begun = perf_counter()
+            for turn in range(rounds):
+                store = Path(folder, f"store-{turn}")
+                done, about = _measure_round(kind, number, tree, store, ground)
+                point = {**point, **about, "rounds": [*point["rounds"], done]}
+                yield point
+                if perf_counter() - begun > patience:
+                    break
+
+
+def _measure_round(
+    kind: str, number: int, tree: Path, store: Path, ground: Ground
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What each step took, and what the store has then of one snapshot of the tree."""
+
+    def run(command: str, *arguments: str | Path, cold: bool = False) -> dict[str, Any]:
+        if cold:
             drop_caches()
-            publish = measure.run([measure.cachepod(), "publish", *target, f"scale={tree}"])
-            with ground.fresh() as place:
-                drop_caches()
-                restored = f"scale={place / 'tree'}"
-                restore = measure.run([measure.cachepod(), "restore", *target, restored])
-        manifest = sum(measure.tree_size(path)[1] for path in store.glob("manifests"))
-        return Point(files, size, publish, restore, manifest, measure.tree_size(store)[1])
-    finally:
-        shutil.rmtree(store, ignore_errors=True)
+        words = [measure.cachepod(), command, "--json", "--store", store, *arguments]
+        return sample(measure.run(words))
+
+    def at(place: Path, key: str = _KEY) -> list[str]:
+        return ["--key", key, "--tree", f"{_TREE}={place}"]
+
+    done = {"publish": run("publish", *at(tree), cold=True)}
+    about = {"manifest": _size(store / "manifests"), "stored": _size(store / "packs")}
+    with ground.fresh() as place:
+        restored = place / "tree"
+        done["restore"] = run("restore", *at(restored), cold=True)
+        done["confirm"] = run("restore", *at(restored))
+        done["unchanged"] = run("publish", *at(restored, "unchanged"))
+        making.run("change", kind, number, restored)
+        done["changed"] = run("publish", *at(restored, "changed"))
+    done["verify"] = run("verify", _KEY, cold=True)
+    return done, about
 
 
-def _row(point: Point, unit: float) -> list[str]:
-    # Reading the manifest and planning: what is done before the first file is written.
-    plan = sum(point.restore.phases.get(phase, 0.0) for phase in ("manifest", "prepare"))
-    return [
-        f"{point.files:,}",
-        f"{point.size / 1e9:.2f}",
-        f"{point.publish.seconds:.2f}",
-        f"{point.publish.peak / 1e6:.0f}",
-        f"{point.restore.seconds:.2f}",
-        f"{point.restore.peak / 1e6:.0f}",
-        f"{plan:.2f}",
-        f"{point.manifest / 1e6:.2f}",
-        f"{point.stored / 1e9:.2f}",
-        f"{point.publish.seconds / unit:.2f}",
-        f"{point.restore.seconds / unit:.2f}",
+def sample(cost: Cost) -> dict[str, Any]:
+    """What is kept of one command."""
+    report = cost.report
+    return {
+        "seconds": cost.seconds,
+        "cpu": cost.cpu,
+        "peak": cost.peak,
+        "phases": cost.phases,
+        "read": report.get("read", 0),
+        "written": report.get("stored_new", report.get("written", 0)),
+    }
+
+
+def _size(folder: Path) -> int:
+    return measure.tree_size(folder)[1]
+
+
+def tables(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Table]:
+    """
+    For each curve, such as *files*: seconds, *files-cpu*, *files-memory*, *files-store* and
+    *files-growth*.
+
+    Args:
+        curves: By kind, the points: each with *files*, *size*, *manifest*, *stored*, and *rounds*
+            of samples by step.
+    """
+    made = []
+    for name, points in curves.items():
+        if points:
+            made += [
+                _table(name, points, _TIMES),
+                _table(f"{name}-cpu", points, {f"{STEPS[s]} s": (s, _cpu) for s in STEPS}),
+                _table(f"{name}-memory", points, {f"{STEPS[s]} MB": (s, _peak) for s in STEPS}),
+                _table(f"{name}-store", points, _STORED),
+                _growth(name, points),
+            ]
+    return made
+
+
+def _table(
+    name: str, points: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, Value]]
+) -> Table:
+    """Medians."""
+    rows = [
+        [
+            f"{point['files']:,}",
+            f"{point['size'] / 1e9:.2f}",
+            *(amount(measure.median(_values(point, *column))) for column in columns.values()),
+            f"{len(point['rounds'])}",
+        ]
+        for point in points
     ]
+    return Table(name, ["files", "GB", *columns, "rounds"], rows)
 
 
-_HEADINGS = [
-    *("files", "GB", "publish s", "peak MB", "restore s", "peak MB", "plan s"),
-    *("manifest MB", "stored GB"),
-]
+def _growth(name: str, points: Sequence[Mapping[str, Any]]) -> Table:
+    kind = KINDS[name]
+
+    def curve(step: str, value: Value) -> list[tuple[float, float]]:
+        return [(point[kind.x], each) for point in points for each in _values(point, step, value)]
+
+    curves = {
+        label: {
+            "seconds": curve(step, _seconds),
+            "CPU": curve(step, _cpu),
+            "memory": curve(step, _peak),
+        }
+        for step, label in STEPS.items()
+    }
+    curves |= {
+        name.removesuffix(" s"): {"seconds": curve(*column)}
+        for name, column in _TIMES.items()
+        if column[1] is not _seconds
+    }
+    curves |= {name: {"seconds": curve(*column)} for name, column in _STORED.items()}
+    return growth_table(f"{name}-growth", curves, kind.each, kind.of)
+
+
+Value = Callable[[Mapping[str, Any]], float]
+
+
+def _values(point: Mapping[str, Any], step: str, value: Value) -> list[float]:
+    """*value* of each round, or, without a *step*, of the point."""
+    return [value(done[step]) for done in point["rounds"]] if step else [value(point)]
+
+
+def _seconds(done: Mapping[str, Any]) -> float:
+    return float(done["seconds"])
+
+
+def _cpu(done: Mapping[str, Any]) -> float:
+    return float(done["cpu"])
+
+
+def _peak(done: Mapping[str, Any]) -> float:
+    return float(done["peak"] / 1e6)
+
+
+def _before(done: Mapping[str, Any]) -> float:
+    """Seconds before the first byte is moved."""
+    phases = ("manifest", "prepare", "scan", "compare")
+    return float(sum(done["phases"].get(phase, 0.0) for phase in phases))
+
+
+_TIMES: dict[str, tuple[str, Value]] = {
+    **{f"{label} s": (step, _seconds) for step, label in STEPS.items()},
+    "plan of restore s": ("restore", _before),
+    "scan of publish 1 % changed s": ("changed", _before),
+}
+_STORED: dict[str, tuple[str, Value]] = {
+    "manifest MB": ("", lambda point: point["manifest"] / 1e6),
+    "stored MB": ("", lambda point: point["stored"] / 1e6),
+    "1 % changed, stored MB": ("changed", lambda done: done["written"] / 1e6),
+}
+
+
+def draw(found: Results) -> Figure:
+    """Seconds and memory of each curve."""
+    panels = []
+    for name, points in found.samples.items():
+        if not points:
+            continue
+        kind = KINDS[name]
+        scale = 1 if kind.x == "files" else 1e9
+        x = "files" if kind.x == "files" else "GB"
+        axis = [point[kind.x] / scale for point in points]
+        for title, unit, value in (("time", "seconds", _seconds), ("memory", "peak MB", _peak)):
+            curves = [
+                _curve(label, axis, [_values(point, step, value) for point in points])
+                for step, label in STEPS.items()
+            ]
+            panels.append(
+                Panel(f"{kind.title}: {title}", x, unit, curves, linear=unit == "seconds")
+            )
+    return pictures.draw_curves("How cost grows with the tree", panels)
+
+
+def _curve(label: str, axis: Sequence[float], values: Sequence[Sequence[float]]) -> Curve:
+    return Curve(
+        label,
+        axis,
+        [measure.median(each) for each in values],
+        [min(each) for each in values],
+        [max(each) for each in values],
+    )
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scale.trees", description=(__doc__ or "").splitlines()[1]
     )
-    parser.add_argument("--files", type=int, nargs="*", default=[1_000, 10_000, 100_000, 1_000_000])
-    parser.add_argument("--bytes", type=float, nargs="*", default=[1, 2, 4], metavar="GB")
-    parser.add_argument(
-        "--scratch", type=Path, default=Path("/var/tmp"), help="a directory on the disk to measure"
-    )
-    parser.add_argument("--plain", action="store_true", help="directories, no loop devices")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    add = parser.add_argument
+    add("--files", type=int, nargs="*", default=[10_000, 30_000, 100_000, 300_000, 1_000_000])
+    add("--bytes", type=float, nargs="*", default=[1, 2, 4, 8, 16], metavar="GB")
+    add("--mixed", type=float, nargs="*", default=[1, 2, 4, 8], metavar="GB")
+    add("--rounds", type=int, default=3, metavar="N", help="of a point, at most")
+    add("--patience", type=float, default=60, metavar="S", help="no new round of a point after it")
+    add("--scratch", type=Path, default=Path("/var/tmp"), help="a directory on the disk to measure")
+    add("--plain", action="store_true", help="directories, no loop devices")
+    add("--json", type=Path, metavar="FILE", help="write tables and every sample there")
+    add("--picture", type=Path, metavar="FILE", help="draw the curves: .svg or .png")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Make each tree, measure it, delete it."""
+    """Make each tree, measure it, delete it; what is known is written after every round."""
     options = _options()
     facts = measure.machine()
     measure.print_machine(facts)
-    curves: dict[str, list[Point]] = {"files": [], "bytes": []}
-    jobs = [("files", count) for count in options.files]
-    jobs += [("bytes", int(size * 1e9)) for size in options.bytes]
-    for kind, amount in jobs:
-        with tempfile.TemporaryDirectory(prefix="scale-", dir=options.scratch) as folder:
-            tree = Path(folder) / "tree"
-            (make_small_files if kind == "files" else make_big_files)(tree, amount)
-            point = measure_tree(tree, options.scratch, options.plain)
-        curves[kind].append(point)
-        print(f"{kind} {amount:,}: {point.restore.seconds:.2f} s", file=sys.stderr)
-    for kind, unit, per in (("files", 1e5, "100,000 files"), ("bytes", 1e9, "GB")):
-        rows = [
-            _row(point, (point.files if kind == "files" else point.size) / unit)
-            for point in curves[kind]
-        ]
-        if rows:
-            headings = [*_HEADINGS, f"publish s/{per}", f"restore s/{per}"]
-            print(measure.table(headings, rows), end="\n\n")
-    measure.write_json(options.json, {"machine": facts, "curves": _as_json(curves)})
-
-
-def _as_json(curves: dict[str, list[Point]]) -> dict[str, list[dict[str, object]]]:
-    return {
-        kind: [
-            {
-                "files": point.files,
-                "size": point.size,
-                "manifest": point.manifest,
-                "stored": point.stored,
-                **{
-                    name: {"seconds": cost.seconds, "cpu": cost.cpu, "peak": cost.peak}
-                    | {"phases": cost.phases}
-                    for name, cost in (("publish", point.publish), ("restore", point.restore))
-                },
-            }
-            for point in points
-        ]
-        for kind, points in curves.items()
-    }
+    found = results.begin(
+        "benchmarks.scale.trees", facts, {"rounds": options.rounds, "page cache": "dropped"}
+    )
+    curves: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    jobs = [("files", number) for number in options.files]
+    jobs += [
+        (kind, int(size * 1e9)) for kind in ("bytes", "mixed") for size in getattr(options, kind)
+    ]
+    try:
+        for name, number in jobs:
+            rest = (number, options.scratch, options.rounds, options.patience, options.plain)
+            for turn, point in enumerate(measure_tree(name, *rest)):
+                del curves[name][len(curves[name]) - bool(turn) :]
+                curves[name].append(point)
+                found = replace(found, tables=tables(curves), samples=curves)
+                found.write(options.json)
+                said = {step: f"{_seconds(done):.2f}" for step, done in point["rounds"][-1].items()}
+                print(f"{name} {number:,}, round {turn + 1}: {said}", file=sys.stderr)
+    finally:
+        for table in found.tables:
+            print(f"{table}\n")
+        if options.picture and found.samples:
+            pictures.save(draw(found), options.picture)
 
 
 if __name__ == "__main__":

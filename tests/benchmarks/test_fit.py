@@ -101,17 +101,23 @@ def test_a_table_says_how_each_curve_grows_and_what_is_to_be_looked_at() -> None
     table = growth_table(
         "growth",
         {
-            "restore s": points(lambda n: 1 + 1e-5 * n),
-            "plan s": points(lambda n: 1e-10 * n * n),
-            "memory MB": [],
+            "restore": {
+                "s": points(lambda n: 1 + 1e-5 * n),
+                "CPU s": points(lambda n: 1e-10 * n * n),
+                "peak MB": points(lambda n: 40),
+            },
+            "manifest": {"s": [], "peak MB": points(lambda n: n)},
         },
         1e5,
         "100,000 files",
     )
-    assert table.rows[0] == ["restore s", "n^0.74", "1.00", "1.00"]
-    assert table.rows[1][1] == "n^2.00, faster than linearly"
-    assert table.rows[2] == ["memory MB", "", "", ""]
-    assert table.notes == ["faster than linearly: plan s"]
+    assert table.headings == ["", "s as", "fixed", "for 100,000 files", "CPU s as", "peak MB as"]
+    assert table.rows[0] == [
+        *("restore", "n^0.74", "1.00", "1.00"),
+        *("n^2.00, faster than linearly", "n^0.00, not at all"),
+    ]
+    assert table.rows[1] == ["manifest", "", "", "", "", "n^1.00"]
+    assert table.notes == ["Faster than linearly: restore, CPU s."]
 
 
 def test_an_amount_has_three_digits() -> None:

@@ -35,6 +35,29 @@ def test_the_same_picture_is_the_same_file(tmp_path: Path) -> None:
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
+def test_a_curve_has_its_ticks_where_its_points_are() -> None:
+    curve = Curve("restore", [300, 10_000, 1_000_000], [0.1, 1, 90])
+    figure = pictures.draw_curves("Growth", [Panel("files", "files", "s", [curve], linear=True)])
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["300", "10k", "1M"]
+    assert axes.lines[1].get_ydata() == pytest.approx([0.027, 90])
+
+
+def test_what_hardly_changes_does_not_look_as_if_it_did() -> None:
+    curve = Curve("restore", [1, 1000], [0.50, 0.51])
+    low, high = pictures.draw_curves("", [Panel("", "", "", [curve])]).axes[0].get_ylim()
+    assert high > 5 * low
+
+
+def test_panels_with_the_same_curves_share_one_legend() -> None:
+    panel = Panel("", "", "", [Curve("a", [1, 2], [1, 2]), Curve("b", [1, 2], [1, 2])])
+    figure = pictures.draw_curves("", [panel, panel])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    assert figure.axes[0].get_legend() is None
+    other = Panel("", "", "", [Curve("c", [1, 2], [1, 2]), Curve("b", [1, 2], [1, 2])])
+    assert not pictures.draw_curves("", [panel, other]).legends
+
+
 def test_a_format_that_nobody_knows_is_named_in_one_sentence(tmp_path: Path) -> None:
     figure = pictures.draw_bars("Starts", {"": [Bar("a", {"x": 1.0})]})
     with pytest.raises(SystemExit, match=r"a\.doc: "):
