@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
 from benchmarks import measure
-from benchmarks.peers.peer import LOCAL, MOOSEFS, S3, Peer, Where, needs, said
+from benchmarks.peers.peer import LOCAL, MOOSEFS, S3, Peer, Settings, Where, needs, said
 
 KEY = "peers"
 
@@ -18,6 +19,10 @@ class Cachepod(Peer):
     sources = frozenset({LOCAL, MOOSEFS, S3})
     set_up = "As it comes: no option but where and what."
 
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._changes = itertools.count(1)
+
     def versions(self) -> dict[str, str]:
         """Its own."""
         return {"cachepod": said([measure.cachepod(), "--version"]).rpartition(" ")[2]}
@@ -28,7 +33,7 @@ class Cachepod(Peer):
 
     def publish_again(self, tree: Path, where: Where) -> list[str]:
         """Under another key, as other requirements give one."""
-        return self._publish(tree, where, f"{KEY}-again")
+        return self._publish(tree, where, f"{KEY}-{next(self._changes)}")
 
     def restore(self, where: Where, target: Path) -> list[str]:
         """``cachepod restore``."""
@@ -77,3 +82,38 @@ class Tar(Peer):
 
     def _archive(self, where: Where) -> Path:
         return where.folder / "tree.tar.zst"
+
+
+class Squashfs(Peer):
+    """An image that a program unpacks with every core."""
+
+    name = "unsquashfs"
+    set_up = (
+        "mksquashfs with zstd and blocks of 1 MiB, the largest, which unpack fastest; unsquashfs "
+        "with a thread for each core (-p)."
+    )
+
+    def missing(self) -> str:
+        """Both are needed."""
+        return needs("unsquashfs", "mksquashfs")
+
+    def versions(self) -> dict[str, str]:
+        """Of both, which are one."""
+        return {"squashfs-tools": said(["unsquashfs", "-version"]).split(" ")[2]}
+
+    def publish(self, tree: Path, where: Where) -> list[str]:
+        """``mksquashfs``; it uses every core by itself."""
+        level = str(self.settings.level)
+        return [
+            *("mksquashfs", str(tree), str(self._image(where))),
+            *("-comp", "zstd", "-Xcompression-level", level, "-b", "1M"),
+            *("-no-progress", "-quiet"),
+        ]
+
+    def restore(self, where: Where, target: Path) -> list[str]:
+        """``unsquashfs``."""
+        quiet = ("-q", "-n", "-p", str(measure.cores()))
+        return ["unsquashfs", *quiet, "-d", str(target), str(self._image(where))]
+
+    def _image(self, where: Where) -> Path:
+        return where.folder / "tree.squashfs"

@@ -128,6 +128,8 @@ class Peer(ABC):
     #: Whether all of the tree is to be there after a restore, file by file and byte by byte;
     #: a sentence that says what is not, if not.
     leaves_out: str = ""
+    #: A sentence that says why it may be quicker than cachepod; shown where it is.
+    why_ahead: str = ""
     #: Peers with the same text here keep the same form of the tree, and restore from one copy of
     #: it, which the first of them that is asked to makes. Empty: it has its own.
     shares: str = ""
@@ -151,7 +153,8 @@ class Peer(ABC):
         """
         The command that stores *tree* beside what :meth:`publish` of the same path stored.
 
-        Some files have changed since. None: it stores all of it again, as any first time.
+        Some files have changed since. A peer that stores all of it again, as the first time, does
+        not override this, and is not asked.
         """
         return None
 

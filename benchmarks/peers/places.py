@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmarks import measure
-from benchmarks.peers.peer import LOCAL, MOOSEFS, S3, Where, said
+from benchmarks.peers.peer import Where, said
 from tests.support import moosefs, s3
 
 
@@ -115,15 +116,18 @@ class MooseFS(Directory):
 
 
 class Bucket:
-    """A bucket of ``rclone serve s3`` over loopback."""
+    """A bucket of ``rclone serve s3`` over loopback, with or without ETags."""
 
-    def __init__(self, server: s3.Server) -> None:
+    def __init__(self, server: s3.Server, *, etags: bool) -> None:
         self._server = server
+        self._etags = etags
+        # Never one prefix twice: the server remembers directories that are deleted behind it.
+        self._numbers = itertools.count(1)
 
     @property
     def kind(self) -> str:
         """What it is."""
-        return "rclone serve s3 over loopback, without ETags"
+        return f"S3 by rclone serve s3 over loopback, with{'' if self._etags else 'out'} ETags"
 
     def versions(self) -> dict[str, str]:
         """Of the server."""
@@ -132,11 +136,12 @@ class Bucket:
     def new(self, name: str) -> Where:
         """A new prefix."""
         environ = {**s3.environment(), "AWS_DEFAULT_REGION": "us-east-1", "AWS_REGION": "us-east-1"}
-        return Where(f"s3://{s3.BUCKET}/{name}", None, self._server.endpoint, environ)
+        url = f"s3://{s3.BUCKET}/{next(self._numbers)}-{name}"
+        return Where(url, None, self._server.endpoint, environ)
 
     def delete(self, where: Where) -> None:
         """Delete the objects below the prefix."""
-        shutil.rmtree(self._behind(where))
+        shutil.rmtree(self._behind(where), ignore_errors=True)
 
     def stored(self, where: Where) -> int:
         """Bytes of the objects below the prefix."""
@@ -193,14 +198,11 @@ def mounted_volume(volume: Path) -> Iterator[Place]:
 
 
 @contextmanager
-def bucket(scratch: Path) -> Iterator[Place]:
-    """A bucket whose objects lie below *scratch*."""
-    with s3.rclone_server(hashing=False, parent=scratch) as server:
-        yield Bucket(server)
+def bucket(scratch: Path, *, etags: bool = False) -> Iterator[Place]:
+    """A bucket whose objects lie below *scratch*; for *etags* the server hashes each of them."""
+    with s3.rclone_server(hashing=etags, parent=scratch) as server:
+        yield Bucket(server, etags=etags)
 
 
 def _file_system(path: Path) -> str:
     return said(["stat", "--file-system", "--format=%T", path]) or os.fspath(path)
-
-
-SOURCES = {LOCAL: local, MOOSEFS: moosefs_volume, S3: bucket}
