@@ -85,6 +85,8 @@ class Panel:
         ticks: These and no others are marked on the horizontal axis; without them, where there are
             points.
 
+        by_factors: The horizontal axis is logarithmic and the vertical one begins at nothing.
+
         linear: Draw a dotted line, too, that the first curve would follow from its last point
             down if it grew linearly.
     """
@@ -96,6 +98,7 @@ class Panel:
     logarithmic: bool = True
     ticks: Sequence[float] = ()
     linear: bool = False
+    by_factors: bool = False
 
 
 def draw_bars(title: str, groups: Mapping[str, Sequence[Bar]], *, unit: str = "seconds") -> Figure:
@@ -195,10 +198,11 @@ def _curves(axes: Axes, panel: Panel, *, legend: bool) -> None:
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
         if curve.bound:
             axes.plot(curve.x, curve.bound, linestyle=(0, (3, 2)), linewidth=1, color=colour)
-    if panel.logarithmic:
+    if panel.logarithmic and not panel.by_factors:
         _logarithmic(axes, panel)
     else:
         axes.set_ylim(bottom=0)
+        axes.set_xscale("log" if panel.by_factors else "linear")
     if panel.ticks:
         axes.set_xticks(panel.ticks, [short(tick) for tick in panel.ticks])
         axes.minorticks_off()

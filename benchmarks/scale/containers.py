@@ -1,0 +1,385 @@
+"""
+Containers that restore at once from one store, whose bandwidth they share.
+
+::
+
+    python -m benchmarks.scale.containers [--tree DIR] [--containers N ...] [--rate MB/S ...]
+        [--way cachepod tar fleet]
+
+The shared bandwidth is a model, :mod:`benchmarks.wire`: 200 to 400 MB/s are what RunPod says of its
+volumes. Every container is a process of its own that looks up the key, reads the manifest and
+writes a tree of its own; all are let go in the same moment, with their modules imported, and are
+counted until their processes end. ``tar`` is ``zstd -dc | tar -x`` over the same wire. ``fleet``:
+containers with new requirements run the real start-up hook, of which one installs and the others
+wait, see :mod:`benchmarks.scale.fleet`.
+
+Real containers have cores of their own; these share the few of this machine. So the tree that is
+made for it takes little CPU time, and a row says whether the wire or the cores were the bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import measure, stores
+from benchmarks.ground import Ground, LoopGround, drop_caches, open_ground
+from benchmarks.pictures import Curve, Panel, draw_curves
+from benchmarks.results import Results, Table
+from benchmarks.scale import fleet
+from benchmarks.scale.fit import fit
+from benchmarks.scale.subject import Samples, Subject, add_options, keeping, open_subject, tell
+from benchmarks.scale.together import Together, by_cachepod, by_tar, run_together
+from benchmarks.wire import Wire
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAMES = {"cachepod": "cachepod restore", "tar": "zstd -dc | tar -x"}
+_WIRE_BOUND = 1.1  # times what the wire allows
+_CORES_BOUND = 0.85  # share of the cores' time
+_MODEL = (
+    "The bandwidth is a model of a volume: all containers' bytes go over one wire of that rate."
+)
+
+
+def run_containers(way: str, count: int, rate: float, subject: Subject, ground: Ground) -> Together:
+    """*count* containers at once by *way*, over a wire of *rate* bytes a second."""
+    wire = Wire.make(subject.folder / "wire", rate)
+    if way == "tar":
+        command = by_tar(wire.path, subject.folder / "tree.tar.zst")
+    else:
+        command = by_cachepod(wire.path, subject.folder / "store")
+    try:
+        with ground.fresh() as base:
+            places = [base / str(number) for number in range(count)]
+            for place in places:
+                place.mkdir()
+            drop_caches()
+            _warm(subject.folder)
+            done = run_together([command(place) for place in places], wire)
+            if not isinstance(ground, LoopGround):
+                for place in places:  # else the disk would have to hold those of all runs
+                    shutil.rmtree(place)
+    finally:
+        wire.close()
+    return done
+
+
+def _warm(folder: Path) -> None:
+    """Read what the wire stands before: the disk of this machine is no part of the model."""
+    for path in (folder / "store", folder / "tree.tar.zst"):
+        for file in path.rglob("*") if path.is_dir() else [path]:
+            if file.is_file():
+                with open(file, "rb", buffering=0) as open_file:
+                    while open_file.read(1 << 22):
+                        pass
+
+
+def make_archive(subject: Subject) -> None:
+    """The tree as tar and zstd store it."""
+    words = 'tar -C "$1" -cf - . | zstd -q -3 -T0 -o "$2"'
+    measure.run(measure.pipeline(words, subject.tree, subject.folder / "tree.tar.zst"))
+
+
+def add(samples: dict[str, Any], way: str, count: int, rate: float, done: Together) -> None:
+    """Put a run to the samples of its point."""
+    points = samples.setdefault("together", [])
+    for point in points:
+        if (point["way"], point["containers"], point["rate"]) == (way, count, rate):
+            break
+    else:
+        point = {"way": way, "containers": count, "rate": rate, "seconds": [], "cpu": []}
+        point |= {"peak": [], "moved": [], "requests": [], "busy": []}
+        points.append(point)
+        points.sort(key=lambda each: (each["way"], each["rate"], each["containers"]))
+    point["seconds"].append(list(done.seconds))
+    point["cpu"].append([cost.cpu for cost in done.costs])
+    point["peak"].append(max(cost.peak for cost in done.costs))
+    for name in ("moved", "requests", "busy"):
+        point[name].append(getattr(done, name))
+
+
+def last(point: Mapping[str, Any]) -> float:
+    """Seconds until the last container had its tree; the median of the rounds."""
+    return measure.median([seconds[-1] for seconds in point["seconds"]])
+
+
+def allowed(point: Mapping[str, Any]) -> float:
+    """Seconds that the wire takes for the bytes of all containers."""
+    return measure.median(point["moved"]) / float(point["rate"])
+
+
+def bound(point: Mapping[str, Any]) -> str:
+    """What held the containers up, as far as can be told."""
+    if last(point) <= _WIRE_BOUND * allowed(point):
+        return "wire"
+    return "cores" if measure.median(point["busy"]) > _CORES_BOUND else "neither"
+
+
+def tables(samples: Samples) -> list[Table]:
+    """``containers``, ``growth`` of it, and ``fleet``, as far as they were measured."""
+    found = []
+    points = samples.get("together", [])
+    if points:
+        found += [_containers(points), _growth(points)]
+    if samples.get("fleet") or samples.get("no fleet"):
+        found.append(_fleet(samples))
+    return found
+
+
+def _containers(points: Sequence[Mapping[str, Any]]) -> Table:
+    headings = ["restore at once", "containers", "MB/s", "first s", "median s", "last s", "range"]
+    headings += ["allowed s", "ratio", "MB/s in all", "first / last", "peak MB each"]
+    headings += ["requests each", "CPU s each", "cores busy %", "bound by"]
+    rows = []
+    for point in points:
+        runs, count = point["seconds"], point["containers"]
+        end = last(point)
+        rows.append(
+            [
+                NAMES[point["way"]],
+                f"{count}",
+                f"{point['rate'] / 1e6:g}",
+                f"{measure.median([run[0] for run in runs]):.2f}",
+                f"{measure.median([measure.median(run) for run in runs]):.2f}",
+                f"{end:.2f}",
+                measure.spread([run[-1] for run in runs]),
+                f"{allowed(point):.2f}",
+                f"{end / allowed(point):.2f}",
+                f"{measure.median(point['moved']) / 1e6 / end:.0f}",
+                f"{measure.median([run[0] / run[-1] for run in runs]):.2f}",
+                f"{max(point['peak']) / 1e6:.0f}",
+                f"{measure.median(point['requests']) / count:.0f}",
+                f"{measure.median([sum(run) / count for run in point['cpu']]):.2f}",
+                f"{100 * measure.median(point['busy']):.0f}",
+                bound(point),
+            ]
+        )
+    notes = [
+        _MODEL,
+        "*allowed* is the wire's time for the bytes of all; *range* is that of the last container.",
+        "*bound by*: the wire, up to 1.1 times what it allows; the cores of this machine, which "
+        "real containers do not share, above 85%.",
+    ]
+    return Table("containers", headings, rows, notes)
+
+
+def _growth(points: Sequence[Mapping[str, Any]]) -> Table:
+    curves: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
+    for point in points:
+        curves.setdefault((point["way"], point["rate"]), []).append(point)
+    rows = []
+    for (way, rate), own in curves.items():
+        for what, values in (
+            ("seconds of the last", [(each["containers"], last(each)) for each in own]),
+            ("memory of each", [(each["containers"], max(each["peak"])) for each in own]),
+            (
+                "requests of each",
+                [
+                    (each["containers"], measure.median(each["requests"]) / each["containers"])
+                    for each in own
+                ],
+            ),
+        ):
+            growth = fit(values)
+            rows.append([f"{NAMES[way]}, {rate / 1e6:g} MB/s", what, f"{growth or ''}"])
+    return Table("growth", ["over the containers", "of", "grows as"], rows)
+
+
+def _fleet(samples: Samples) -> Table:
+    headings = ["hook, new requirements", "containers", "installs", "waited", "published s"]
+    headings += ["last s", "after it s", "requests", "each waiter", "of them lists"]
+    headings += ["cores busy %"]
+    if samples.get("no fleet"):
+        why = samples["no fleet"]
+        return Table("fleet", headings, [[f"not here: {why}", *[""] * (len(headings) - 1)]])
+    points = samples["fleet"]
+    alone = next((point for point in points if point["containers"] == 1), None)
+    rows = []
+    for point in points:
+        runs, count = point["runs"], point["containers"]
+
+        def of_each(
+            kinds: Callable[[Mapping[str, int]], int],
+            runs: Sequence[Any] = runs,
+            count: int = count,
+        ) -> str:
+            """What one more container asked for, beyond what the builder alone asks for."""
+            if alone is None or count == 1:
+                return ""
+            own = measure.median([kinds(run["requests"]) for run in alone["runs"]])
+            total = measure.median([kinds(run["requests"]) for run in runs])
+            return f"{(total - own) / (count - 1):.1f}"
+
+        end = measure.median([run["seconds"][-1] for run in runs])
+        published = measure.median([run["builder"] for run in runs])
+        rows.append(
+            [
+                "cachepod restore || install && publish",
+                f"{count}",
+                f"{max(run['installs'] for run in runs)}",
+                f"{measure.median([run['waited'] for run in runs]):.0f}",
+                f"{published:.2f}",
+                f"{end:.2f}",
+                f"{end - published:.2f}",
+                f"{measure.median([sum(run['requests'].values()) for run in runs]):.0f}",
+                of_each(lambda asked: sum(asked.values())),
+                of_each(lambda asked: asked.get("list", 0)),
+                f"{100 * measure.median([run['busy'] for run in runs]):.0f}",
+            ]
+        )
+    notes = [
+        _MODEL,
+        f"A small configuration whose install takes some {samples['install']:g} s; "
+        "all containers start at once, on the cores of this machine.",
+    ]
+    return Table("fleet", headings, rows, notes)
+
+
+def draw(results: Results) -> Figure:
+    """Time of the last container and bytes a second over containers; the fleet's time."""
+    points = results.samples.get("together", [])
+    panels = []
+    counts = sorted({point["containers"] for point in points})
+    curves: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
+    for point in points:
+        curves.setdefault((point["way"], point["rate"]), []).append(point)
+    if curves:
+        times = [
+            Curve(
+                f"{NAMES[way]}, {rate / 1e6:g} MB/s",
+                [point["containers"] for point in own],
+                [last(point) for point in own],
+                [min(run[-1] for run in point["seconds"]) for point in own],
+                [max(run[-1] for run in point["seconds"]) for point in own],
+                [allowed(point) for point in own],
+            )
+            for (way, rate), own in curves.items()
+        ]
+        shares = [
+            Curve(
+                f"{NAMES[way]}, {rate / 1e6:g} MB/s",
+                [point["containers"] for point in own],
+                [allowed(point) / last(point) * 100 for point in own],
+            )
+            for (way, rate), own in curves.items()
+        ]
+        title = "Until the last container has its tree (dashed: the wire alone)"
+        panels.append(Panel(title, "containers", "seconds", times, ticks=counts))
+        panels.append(
+            Panel(
+                "Use of the shared wire", "containers", "%", shares, ticks=counts, by_factors=True
+            )
+        )
+    started = results.samples.get("fleet", [])
+    if started:
+        counts = [point["containers"] for point in started]
+        lines = [
+            Curve(
+                label,
+                counts,
+                [measure.median([of(run) for run in point["runs"]]) for point in started],
+            )
+            for label, of in (
+                ("last container ready", lambda run: run["seconds"][-1]),
+                ("builder has published", lambda run: run["builder"]),
+            )
+        ]
+        title = "Fleet with new requirements: one installs, all others wait"
+        panels.append(Panel(title, "containers", "seconds", lines, ticks=counts, by_factors=True))
+    return draw_curves("Containers that start at once; the bandwidth is a model", panels)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scale.containers", description=(__doc__ or "").splitlines()[1]
+    )
+    add_options(parser, size=0.2, rounds=1)
+    more = parser.add_argument
+    more("--containers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], metavar="N")
+    more("--rate", type=float, nargs="+", default=[200, 400], metavar="MB/S")
+    more("--way", choices=[*NAMES, "fleet"], nargs="+", default=[*NAMES, "fleet"])
+    more("--install", type=float, default=10, metavar="S", help="seconds of the fleet's install")
+    more("--plain", action="store_true", help="directories, no loop devices")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prepare, measure, print."""
+    options = _options(arguments)
+    ways = [way for way in options.way if way in NAMES]
+    samples: dict[str, Any] = {"together": [], "fleet": [], "install": options.install}
+    with ExitStack() as stack:
+        subject = stack.enter_context(open_subject(options))
+        if "cachepod" in ways:
+            stores.publish_tree(subject.tree, subject.folder / "store")
+        if "tar" in ways:
+            make_archive(subject)
+        fitting = _fitting(options.containers, subject) if ways else []
+        most = max(fitting, default=1)
+        ground = stack.enter_context(
+            open_ground(
+                options.scratch,
+                int(most * subject.size * 1.1) if ways else 1,
+                inodes=most * (2 * subject.files + 2_000) + 10_000,
+                plain=options.plain or not ways,
+            )
+        )
+        about = {"tree": subject.text, "rounds": options.rounds, "ground": ground.kind}
+        if left := sorted(set(options.containers) - set(fitting)) if ways else []:
+            about["not enough disk for"] = f"{', '.join(map(str, left))} containers"
+        keeper = stack.enter_context(
+            keeping("benchmarks.scale.containers", about, tables, draw, options)
+        )
+        grid = [(way, count, mb) for mb in options.rate for count in fitting for way in ways]
+        for number in range(options.rounds):
+            for way, count, mb in measure.rotated(grid, number):
+                done = run_containers(way, count, mb * 1e6, subject, ground)
+                add(samples, way, count, mb * 1e6, done)
+                keeper.keep(samples)
+                told = f"{number + 1}/{options.rounds}  {NAMES[way]}, {count} at {mb:g} MB/s: "
+                tell(told + f"last {done.seconds[-1]:.2f} s")
+        if "fleet" in options.way:
+            samples["no fleet"] = fleet.missing()
+            keeper.keep(samples)
+            if not samples["no fleet"]:
+                for number in range(options.rounds):
+                    for count in options.containers:
+                        _add_fleet(samples, count, number, options, subject.folder)
+                        keeper.keep(samples)
+
+
+def _fitting(counts: Sequence[int], subject: Subject) -> list[int]:
+    free = shutil.disk_usage(subject.folder).free
+    return [count for count in counts if 1.3 * count * subject.size < 0.9 * free]
+
+
+def _add_fleet(
+    samples: dict[str, Any], count: int, number: int, options: argparse.Namespace, folder: Path
+) -> None:
+    place = folder / f"fleet-{number}-{count}"
+    place.mkdir()
+    wire = Wire.make(folder / "fleet-wire", options.rate[0] * 1e6)
+    try:
+        run = fleet.run_fleet(place, count, wire, 10_000_000, options.install)
+    finally:
+        wire.close()
+        shutil.rmtree(place, ignore_errors=True)
+    for point in samples["fleet"]:
+        if point["containers"] == count:
+            break
+    else:
+        point = {"containers": count, "runs": []}
+        samples["fleet"].append(point)
+    point["runs"].append(asdict(run))
+    tell(f"{number + 1}/{options.rounds}  fleet of {count}: last {run.seconds[-1]:.2f} s")
+
+
+if __name__ == "__main__":
+    measure.script(main)
