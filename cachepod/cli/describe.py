@@ -76,6 +76,10 @@ def restoration(
             phases={name: round(value, 3) for name, value in report.phases.items()},
             warnings=list(report.warnings),
         )
+        if report.profile is not None:
+            from cachepod.cli.profile import profile_document
+
+            document["profile"] = profile_document(report.profile)
     if result.checked:
         took["check"] = result.checked
         document.setdefault("phases", {})["check"] = round(result.checked, 3)
@@ -290,6 +294,10 @@ def publication(done: Sequence[Publication], key: str, seconds: float) -> Outcom
                 phases={name: round(value, 3) for name, value in took.items()},
                 warnings=list(report.warnings),
             )
+            if report.profile is not None:
+                from cachepod.cli.profile import profile_document
+
+                entry["profile"] = profile_document(report.profile)
         elif each.why:
             entry["why"] = each.why
         elif copied is not None:

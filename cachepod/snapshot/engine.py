@@ -36,9 +36,10 @@ from cachepod.snapshot.paths import LONGEST, reachable
 from cachepod.snapshot.plan import READ_SIZE, Job, Part, Plan, Read
 from cachepod.snapshot.progress import Progress
 from cachepod.snapshot.scan import MODE_MASK
+from cachepod.snapshot.spent import CREATE, DECODE, HASH, PYTHON, READ, WRITE, Spent
 from cachepod.snapshot.workers import run_workers
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK = 4096
 #: Bytes that one worker takes: its two buffers, and what decompression keeps.
 WORKER_MEMORY = READ_SIZE + CHUNK_SIZE + 1024 * 1024
@@ -62,6 +63,8 @@ class Engine:
         check_ids: Compare the plain bytes of every chunk with its id, against who can forge the
             checksum of its stored bytes.
 
+        spent: Told where the time goes.
+
     The inode and ctime of every file written are left in *inode* and *ctime*, as in an index.
     """
 
@@ -76,6 +79,7 @@ class Engine:
         direct: bool,
         check_ids: bool = False,
         progress: Progress,
+        spent: Spent,
     ) -> None:
         self.source = source
         self.manifest = manifest
@@ -85,6 +89,7 @@ class Engine:
         self.direct = direct
         self.check_ids = check_ids
         self.progress = progress
+        self.spent = spent
         total = len(manifest.entries)
         self.inode: array[int] = array("Q", bytes(8 * total))
         self.ctime: array[int] = array("q", bytes(8 * total))
@@ -115,18 +120,21 @@ class Engine:
         # metadata: one worker at the small ones all the time fills the gaps of the others.
         jobs = len(self.plan.jobs) + len(self.plan.small_jobs)
         workers = max(1, min(threads, jobs))
-        self.fetcher = Fetcher(self.source, self.packs, workers, readers if jobs else 0)
-        try:
-            run_workers(
-                self.plan.jobs,
-                self._worker,
-                workers,
-                name="restore",
-                beside=self.plan.small_jobs,
-                prefer_beside=1,
+        with self.spent.in_parallel():
+            self.fetcher = Fetcher(
+                self.source, self.packs, workers, readers if jobs else 0, self.spent
             )
-        finally:
-            self.fetcher.close()
+            try:
+                run_workers(
+                    self.plan.jobs,
+                    self._worker,
+                    workers,
+                    name="restore",
+                    beside=self.plan.small_jobs,
+                    prefer_beside=1,
+                )
+            finally:
+                self.fetcher.close()
         for row in self.plan.empty:
             descriptor = self.open(row)
             size = self.manifest.entries.size[row]
@@ -137,6 +145,7 @@ class Engine:
                     os.close(descriptor)
                     raise self.writing(row, error) from error
             self.close(descriptor, row)
+        self.spent.main.lap(CREATE, calls=len(self.plan.empty))
         self.progress.advance(len(self.plan.empty), 0)
 
     @contextmanager
@@ -160,9 +169,9 @@ class Engine:
         try:
             if len(path) > LONGEST:
                 with reachable(path) as short:
-                    return os.open(short, _CREATE | flags, mode)
+                    return os.open(short, _NEW | flags, mode)
             try:
-                return os.open(path, _CREATE | flags, mode)
+                return os.open(path, _NEW | flags, mode)
             except OSError as error:
                 if not flags or error.errno != errno.EINVAL:
                     raise
@@ -171,7 +180,7 @@ class Engine:
                 self.direct = False
                 if os.path.lexists(path):
                     os.unlink(path)
-                return os.open(path, _CREATE, mode)
+                return os.open(path, _NEW, mode)
         except OSError as error:
             raise self.writing(row, error) from error
 
@@ -208,10 +217,11 @@ class Engine:
 
 
 class _Worker:
-    """One thread's buffer."""
+    """One thread's buffer and stop watch."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.watch = engine.spent.watch()
         self._plain_memory = mmap.mmap(-1, CHUNK_SIZE)
         self.plain = memoryview(self._plain_memory)
         self.decompressor = zstandard.ZstdDecompressor()
@@ -222,6 +232,7 @@ class _Worker:
             self._plain_memory.close()
         except BufferError:
             pass  # a traceback still holds a view; the memory goes with it
+        self.watch.close()
 
     def handle(self, job: Job) -> None:
         if job.row < 0:
@@ -231,7 +242,7 @@ class _Worker:
 
     def _small_files(self, job: Job) -> None:
         engine = self.engine
-        with engine.fetcher.stream(job.reads) as ranges:
+        with engine.fetcher.stream(job.reads, self.watch) as ranges:
             for read, stored in ranges:
                 for part in read.parts:
                     plain = self._decode(read, stored, part.chunk)
@@ -244,32 +255,42 @@ class _Worker:
         engine = self.engine
         extents = engine.manifest.extents
         wanted, alone = engine.wanted, engine.plan.alone
+        watch = self.watch
+        create, write = watch.of(CREATE), watch.of(WRITE)
+        watch.lap(PYTHON)
         files = 0
         for at in range(part.begin, part.end):
             row = extents.entry[at]
             if not wanted[row] or alone[row]:
                 continue
-            start = extents.start[at]
+            start, length = extents.start[at], extents.length[at]
+            watch.next_file()
             descriptor = engine.open(row)
+            watch.tick(create)
             try:
-                _write(descriptor, plain[start : start + extents.length[at]])
+                _write(descriptor, plain[start : start + length])
             except OSError as error:
                 os.close(descriptor)
                 raise engine.writing(row, error) from error
+            watch.tick(write, length, 1)
             engine.close(descriptor, row)
+            watch.tick(create, calls=1)
             files += 1
+        watch.files_done()
         return files
 
     def _big_file(self, job: Job) -> None:
         engine, row = self.engine, job.row
         extents = engine.manifest.extents
         size = engine.manifest.entries.size[row]
-        direct = engine.direct
+        direct, watch = engine.direct, self.watch
+        watch.lap(PYTHON)
         descriptor = engine.open(row, os.O_DIRECT if direct else 0)
+        watch.lap(CREATE, calls=0)
         file = _File(descriptor, direct and engine.direct)
         try:
             reached = 0
-            with engine.fetcher.stream(job.reads) as ranges:
+            with engine.fetcher.stream(job.reads, watch) as ranges:
                 for read, stored in ranges:
                     for chunk, begin, end in read.parts:
                         plain = self._decode(read, stored, chunk)
@@ -278,6 +299,7 @@ class _Worker:
                             offset = extents.offset[at]
                             with plain[start : start + length] as data:
                                 file.write(data, offset, aligned=start % _BLOCK == 0)
+                            watch.lap(WRITE, length)
                             reached = max(reached, offset + length)
                             engine.progress.advance(0, length)
                         plain.release()
@@ -289,7 +311,9 @@ class _Worker:
         except BaseException:
             os.close(descriptor)
             raise
+        watch.lap(PYTHON)
         engine.close(descriptor, row)
+        watch.lap(CREATE)
         engine.progress.advance(1, 0)
 
     def _decode(self, read: Read, stored: memoryview, chunk: int) -> memoryview:
@@ -297,9 +321,14 @@ class _Worker:
         chunks = self.engine.manifest.chunks
         name = self.engine.packs[read.pack]
         at = chunks.offset[chunk] - read.offset
+        watch = self.watch
+        watch.lap(PYTHON)
         with stored[at : at + chunks.stored[chunk]] as own:
-            if xxh3_128_digest(own) != chunks.check(chunk):
+            intact = xxh3_128_digest(own) == chunks.check(chunk)
+            watch.lap(HASH, len(own))
+            if not intact:
                 self.engine.source.read_again(name, chunks.offset[chunk], own, chunks.check(chunk))
+                watch.lap(READ, len(own))
             plain = decode_chunk(
                 self.decompressor,
                 own,
@@ -307,8 +336,12 @@ class _Worker:
                 self.plain[: chunks.raw[chunk]],
                 name,
             )
-        if self.engine.check_ids and blake3(plain).digest() != chunks.id(chunk):
-            raise CorruptObject(name, f"the chunk at {chunks.offset[chunk]} is not that of its id")
+            watch.lap(DECODE, len(plain))
+        if self.engine.check_ids:
+            if blake3(plain).digest() != chunks.id(chunk):
+                where = chunks.offset[chunk]
+                raise CorruptObject(name, f"the chunk at {where} is not that of its id")
+            watch.lap(HASH, len(plain))
         return plain
 
 

@@ -29,6 +29,7 @@ from xxhash import xxh3_128_digest
 
 from cachepod.errors import CachepodError, CorruptObject, ObjectMissing, StoreUnreachable
 from cachepod.snapshot.plan import READ_SIZE, Read
+from cachepod.snapshot.spent import IDLE, PYTHON, READ, WAIT, Spent, Watch
 from cachepod.snapshot.workers import Cancelled
 from cachepod.stores.base import Store
 
@@ -176,10 +177,15 @@ class Fetcher:
         workers: How many will ask; each must :meth:`leave` when it asks no more.
 
         threads: How many read ahead; zero for none, so that each worker reads for itself.
+
+        spent: Told where the time of those goes.
     """
 
-    def __init__(self, source: Source, names: Sequence[str], workers: int, threads: int) -> None:
+    def __init__(
+        self, source: Source, names: Sequence[str], workers: int, threads: int, spent: Spent
+    ) -> None:
         self.source = source
+        self._spent = spent
         self._names = names
         self._workers = workers
         self._free: deque[_Buffer] = deque()
@@ -208,52 +214,65 @@ class Fetcher:
         return True
 
     def _serve(self, done: threading.Event) -> None:
+        watch = self._spent.watch(ahead=True)
         while (order := self._orders.get()) is not None:
+            watch.lap(IDLE, calls=0)
             try:
                 if self._stopped.is_set():
                     raise Cancelled
-                self._fill(order)
+                self._fill(order, watch)
             except BaseException as error:
                 order.error = error
             order.done.set()
+        watch.lap(IDLE, calls=0)
+        watch.close()
         done.set()
 
-    def _fill(self, order: _Order) -> None:
+    def _fill(self, order: _Order, watch: Watch) -> None:
         read = order.read
-        self.source.read(self._names[read.pack], read.offset, order.buffer.view[: read.size])
+        try:
+            self.source.read(self._names[read.pack], read.offset, order.buffer.view[: read.size])
+        finally:
+            watch.lap(READ, read.size)
 
     @contextmanager
-    def stream(self, reads: Sequence[Read]) -> Iterator[Iterator[tuple[Read, memoryview]]]:
+    def stream(
+        self, reads: Sequence[Read], watch: Watch
+    ) -> Iterator[Iterator[tuple[Read, memoryview]]]:
         """
         The stored bytes of *reads*, in order; each view is valid until the next is asked for.
 
-        Leaving the context gives back what was read ahead, whether it was used or not.
+        Leaving the context gives back what was read ahead, whether it was used or not. The
+        *watch* is the calling worker's.
 
         Raises:
             CorruptObject, ObjectMissing, StoreUnreachable: As the source has it.
         """
         pending: deque[_Order] = deque()
         try:
-            yield self._in_turn(deque(reads), pending)
+            yield self._in_turn(deque(reads), pending, watch)
         finally:
             for order in pending:
                 order.done.wait()
                 self._give_back(order)
 
     def _in_turn(
-        self, left: deque[Read], pending: deque[_Order]
+        self, left: deque[Read], pending: deque[_Order], watch: Watch
     ) -> Iterator[tuple[Read, memoryview]]:
         while left or pending:
-            self._order_ahead(left, pending)
+            watch.lap(PYTHON)
+            self._order_ahead(left, pending, watch)
             order = pending[0]
-            order.done.wait()
+            if self._threads:
+                order.done.wait()
+                watch.lap(WAIT)
             if order.error is not None:
                 raise order.error
             with order.buffer.view[: order.read.size] as stored:
                 yield order.read, stored
             self._give_back(pending.popleft())
 
-    def _order_ahead(self, left: deque[Read], pending: deque[_Order]) -> None:
+    def _order_ahead(self, left: deque[Read], pending: deque[_Order], watch: Watch) -> None:
         while left:
             buffer = self._take(must=not pending, held=len(pending))
             if buffer is None:
@@ -264,7 +283,7 @@ class Fetcher:
                 self._orders.put(order)
                 continue
             try:
-                self._fill(order)
+                self._fill(order, watch)
             except BaseException as error:
                 order.error = error
             order.done.set()

@@ -16,6 +16,7 @@ from cachepod.model.manifest import ChunkTable
 from cachepod.model.names import DAMAGED, pack_name
 from cachepod.model.pack import PACK_HEAD, StoredChunk, encode_table
 from cachepod.model.tables import Encoding
+from cachepod.snapshot.spent import COMMIT, COMPRESS, HASH, PYTHON, WRITE, Watch
 from cachepod.stores.base import Store, Writer, WriteStore
 
 
@@ -107,6 +108,8 @@ class Packer:
         new_id: Gives each pack its id; see :meth:`.pins.Pin.pack_id`.
 
         committed: Told the id and size of each pack that is about to be complete.
+
+        watch: The worker's.
     """
 
     def __init__(
@@ -116,11 +119,13 @@ class Packer:
         level: int,
         new_id: Callable[[], str],
         committed: Callable[[str, int], None],
+        watch: Watch,
     ) -> None:
         self._store = store
         self._index = index
         self._new_id = new_id
         self._committed = committed
+        self._watch = watch
         self._compressor = zstandard.ZstdCompressor(level=level, write_content_size=True)
         self._pack: _OpenPack | None = None
         self.written = 0
@@ -133,15 +138,22 @@ class Packer:
         Raises:
             SpaceExhausted, StoreUnreachable: As the store has it.
         """
-        place, mine = self._index.claim(blake3(plain).digest())
+        watch = self._watch
+        watch.lap(PYTHON)
+        digest = blake3(plain).digest()
+        watch.lap(HASH, len(plain))
+        place, mine = self._index.claim(digest)
         if not mine:
             self.reused += len(plain)
             return place
         frame: bytes | memoryview = self._compressor.compress(plain)
+        watch.lap(COMPRESS, len(plain))
         encoding = Encoding.ZSTD
         if len(frame) > len(plain) * (1 - WORTHWHILE):
             frame, encoding = plain, Encoding.RAW
-        self._append(place, frame, len(plain), encoding, xxh3_128_digest(frame))
+        check = xxh3_128_digest(frame)
+        watch.lap(HASH, len(frame))
+        self._append(place, frame, len(plain), encoding, check)
         return place
 
     def copy(self, chunk: StoredChunk, frame: memoryview) -> Place:
@@ -164,16 +176,18 @@ class Packer:
     def _append(
         self, place: Place, frame: bytes | memoryview, raw: int, encoding: int, check: bytes
     ) -> None:
-        pack = self._pack
+        pack, watch = self._pack, self._watch
         if pack is not None and pack.size + len(frame) > PACK_SIZE:
             self.finish()
             pack = None
+        watch.lap(PYTHON)
         if pack is None:
             identity = self._new_id()
             pack = _OpenPack(identity, self._store.create(pack_name(identity)), len(PACK_HEAD))
             self._pack = pack
             pack.writer.write(PACK_HEAD)
         pack.writer.write(frame)
+        watch.lap(WRITE, len(frame))
         place.offset, place.stored, place.raw = pack.size, len(frame), raw
         place.encoding, place.check, place.pack = encoding, check, pack.id
         pack.chunks.append(StoredChunk(place.id, check, place.offset, place.stored, raw, encoding))
@@ -188,9 +202,11 @@ class Packer:
         size = pack.size + len(table)
         # Beforehand: a commit may be carried out and fail all the same.
         self._committed(pack.id, size)
+        self._watch.lap(PYTHON)
         with pack.writer as writer:
             writer.write(table)
             writer.commit()
+        self._watch.lap(COMMIT)
         self.written += size
 
     def abort(self) -> None:

@@ -39,6 +39,7 @@ from cachepod.snapshot.progress import NoProgress, Progress
 from cachepod.snapshot.reading import Piece, Reader, Task, file_tasks, run_task
 from cachepod.snapshot.relatives import known_chunks
 from cachepod.snapshot.scan import Scan, TreeSource, scan
+from cachepod.snapshot.spent import COMMIT, COMPARE, IDLE, PYTHON, READ, SCAN, Profile, Spent
 from cachepod.snapshot.stamp import ENVIRONMENT_TREE, Stamp, State, has_stamp, read_stamp
 from cachepod.snapshot.ticks import outlast
 from cachepod.snapshot.uses import creator_of, install_seconds
@@ -70,6 +71,8 @@ class PublishReport:
         phases: Seconds of each.
 
         warnings: What was left out, in words.
+
+        profile: Where the time went; None if nothing was read.
     """
 
     outcome: str
@@ -80,6 +83,7 @@ class PublishReport:
     read: int = 0
     phases: dict[str, float] | None = None
     warnings: tuple[str, ...] = ()
+    profile: Profile | None = None
 
 
 def publish(
@@ -148,21 +152,26 @@ def _publish(
     sign: Signer | None,
     progress: Progress,
 ) -> PublishReport:
-    phases = Phases(progress)
+    phases, spent = Phases(progress), Spent()
+    watch = spent.main
     phases.begin("scan")
     found = scan(trees, progress)
+    watch.lap(SCAN, calls=len(found.entries))
     for warning in found.warnings:
         progress.note(warning)
     outlast(max(found.ctime, default=0))  # so that a write from now on shows
+    watch.lap(IDLE, calls=0)
     grouping = group(found)
     found.entries = replace(found.entries, owner=grouping.owner)
     phases.begin("compare")
+    watch.lap(PYTHON)
     made_from = [stamp.key for tree in trees if (stamp := read_stamp(tree.root)) is not None]
     index = known_chunks(store, key, made_from, pin)
     held = [read_held(tree.root, tree.name) for tree in trees]
+    watch.lap(COMPARE)
     took = _install_seconds(trees, held)
     priors = [Prior(found, each, row) for row, each in enumerate(held) if each is not None]
-    run = _Run(store, pin, found, index, priors, level, progress)
+    run = _Run(store, pin, found, index, priors, level, progress, spent)
     tasks = _plan(found, grouping)
     phases.begin(
         "store", files=sum(task.files for task in tasks), size=sum(task.size for task in tasks)
@@ -194,6 +203,7 @@ def _publish(
             ),
         )
         data = manifest.encode(sign)
+        watch.lap(PYTHON)
         needed = {pack.id: pack.size for pack in manifest.packs}
         pin.confirm(needed)
         won = commit(store, key, data, force=force)
@@ -209,6 +219,7 @@ def _publish(
     else:
         _confirm_again(store, pin, key, data, needed)
         _remember(trees, key, found, data)
+    watch.lap(COMMIT)
     summary = manifest.summary
     return PublishReport(
         outcome="stored" if won else "lost",
@@ -219,6 +230,7 @@ def _publish(
         read=run.read,
         phases=phases.end(),
         warnings=tuple(found.warnings),
+        profile=spent.end(),
     )
 
 
@@ -281,6 +293,7 @@ class _Run:
         priors: Sequence[Prior],
         level: int,
         progress: Progress,
+        spent: Spent,
     ) -> None:
         self._store = store
         self._pin = pin
@@ -289,6 +302,7 @@ class _Run:
         self._priors = priors
         self._level = level
         self._progress = progress
+        self._spent = spent
         self.places: list[list[Place]] = []
         self._lock = threading.Lock()
         self.packs: dict[str, int] = {}
@@ -301,17 +315,19 @@ class _Run:
         self.places = [[] for _ in tasks]
         order = sorted(range(len(tasks)), key=lambda place: -tasks[place].size)
         # Parts of one file stay in order, for sorting is stable: their packs read sequentially.
-        run_workers(
-            [(tasks[place], self.places[place]) for place in order],
-            self._worker,
-            threads,
-            name="publish",
-        )
+        with self._spent.in_parallel():
+            run_workers(
+                [(tasks[place], self.places[place]) for place in order],
+                self._worker,
+                threads,
+                name="publish",
+            )
 
     @contextmanager
     def _worker(self) -> Iterator[Callable[[tuple[Task, list[Place]]], None]]:
+        watch = self._spent.watch()
         packer = Packer(
-            self._store, self._index, self._level, self._pin.pack_id, self.packs.__setitem__
+            self._store, self._index, self._level, self._pin.pack_id, self.packs.__setitem__, watch
         )
         reader = Reader(self._scan)
         # Not closed by hand: the traceback of an error may still hold a slice of it.
@@ -327,7 +343,9 @@ class _Run:
                 if place is not None:
                     reused += place.raw
                 else:
+                    watch.lap(PYTHON)
                     with reader.fill(pieces, buffer) as plain:
+                        watch.lap(READ, len(plain), len(pieces))
                         place = packer.add(plain)
                         read += len(plain)
                 places.append(place)
@@ -341,6 +359,8 @@ class _Run:
             reader.abandon()
             packer.abort()
             raise
+        finally:
+            watch.close()
         with self._lock:
             self.written += packer.written
             self.reused += packer.reused + reused

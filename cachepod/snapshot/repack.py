@@ -30,6 +30,7 @@ from cachepod.snapshot.packing import ChunkIndex, Packer, Place, discard
 from cachepod.snapshot.pins import Pin, hold_pin
 from cachepod.snapshot.progress import Progress
 from cachepod.snapshot.signing import Keyring
+from cachepod.snapshot.spent import Watch
 from cachepod.stores.base import PruneStore
 
 
@@ -99,7 +100,9 @@ class _Repack:
                 if pack in self._old:
                     chunks[pack][chunk.offset] = chunk
         self._condemned = condemned = self._pin.rely_on(relied)
-        packer = Packer(self._store, ChunkIndex(), 1, self._pin.pack_id, self.written.__setitem__)
+        packer = Packer(
+            self._store, ChunkIndex(), 1, self._pin.pack_id, self.written.__setitem__, Watch()
+        )
         try:
             reader = ChunkReader(self._store)
             for pack in sorted(self._old - condemned):

@@ -35,6 +35,7 @@ from cachepod.snapshot.paths import reachable
 from cachepod.snapshot.phases import Phases
 from cachepod.snapshot.plan import READ_SIZE, Plan, make_plan
 from cachepod.snapshot.progress import NoProgress, Progress
+from cachepod.snapshot.spent import CREATE, IDLE, PYTHON, READ, SWAP, Profile, Spent
 from cachepod.snapshot.stamp import Stamp, State
 from cachepod.snapshot.swap import Workspace, clean_up, discard, swap, swap_back, workspace
 from cachepod.snapshot.targets import Target, check_apart, roots_of, rows_below
@@ -68,6 +69,8 @@ class RestoreReport:
         install_seconds: How long it once took to install this, 0 if not known.
 
         damages: Packs that were damaged or missing in the store, and came from a backup.
+
+        profile: Where the time went; None if nothing was brought.
     """
 
     outcome: str
@@ -79,6 +82,7 @@ class RestoreReport:
     warnings: tuple[str, ...] = ()
     install_seconds: float = 0.0
     damages: tuple[Damage, ...] = ()
+    profile: Profile | None = None
 
 
 def confirmed(
@@ -172,31 +176,35 @@ def restore(
         report = confirmed(targets, key, state)
         if report is not None:
             return report
-    phases = Phases(progress)
+    phases, spent = Phases(progress), Spent()
     phases.begin("manifest")
     name = manifest_name(key)
     try:
         data = store.read(name, limit=MAX_MANIFEST_SIZE)
     except ObjectMissing:
         raise Miss(key) from None
+    spent.main.lap(READ, len(data))
     manifest = Manifest.decode(data, name=name)
     roots = roots_of(manifest, key, targets, expect)
     with ExitStack() as stack:
         if pin is not None:
             stack.enter_context(pin([pack.id for pack in manifest.packs]))
         phases.begin("prepare")
+        spent.main.lap(PYTHON)
         entered = {
             target.root: stack.enter_context(workspace(target.root, force=force))
             for target in sorted(targets, key=lambda target: target.root)  # one order, no deadlock
         }
         spaces = [entered[target.root] for target in targets]
+        spent.main.lap(IDLE, calls=0)  # another restore of this machine may have been at work
         if not force:
-            # Another restore of this machine may have done it while this one waited.
+            # It may have done the same.
             report = confirmed(targets, key, state, manifest.digest)
             if report is not None:
                 return report
+        source = Source(store, backups)
         job = _Restore(
-            Source(store, backups), manifest, data, targets, roots, spaces, state, phases, check_ids
+            source, manifest, data, targets, roots, spaces, state, phases, spent, check_ids
         )
         if not force:
             job.keep_what_is_there()
@@ -231,6 +239,7 @@ class _Restore:
         spaces: Sequence[Workspace],
         state: State,
         phases: Phases,
+        spent: Spent,
         check_ids: bool,
     ) -> None:
         self.source = source
@@ -241,6 +250,7 @@ class _Restore:
         self.spaces = spaces
         self.state = state
         self.phases = phases
+        self.spent = spent
         self.check_ids = check_ids
         self.wanted = rows_below(manifest, roots)
         self.kept: list[Keep] = []
@@ -259,15 +269,20 @@ class _Restore:
     def run(
         self, threads: int, *, direct: bool, min_free: float, progress: Progress
     ) -> RestoreReport:
+        watch = self.spent.main
         plan = make_plan(self.manifest, self.wanted)
         self._check_space(plan, min_free)
+        watch.lap(PYTHON)
         directories = self._make_directories(plan)
+        watch.lap(CREATE, calls=len(plan.directories))
         self.phases.begin("restore", files=plan.files, size=plan.size)
         engine = self._bring(plan, self.wanted, directories, threads, direct, progress)
         self.phases.begin("finish")
+        watch.lap(PYTHON)
         # Linked last: a link changes a file's ctime, after which the old tree, if this restore
         # fails, is not known to be whole any more.
         refused = [row for keep in self.kept for row in link_kept(keep, directories)]
+        watch.lap(CREATE, calls=sum(len(keep.rows) for keep in self.kept))
         read, written = plan.stored, plan.size
         if refused:
             wanted = bytearray(len(self.wanted))
@@ -279,8 +294,11 @@ class _Restore:
             for row in refused:
                 engine.inode[row], engine.ctime[row] = more.inode[row], more.ctime[row]
             read, written = read + rest.stored, written + rest.size
+        watch.lap(PYTHON)
         finish(engine, plan, self.roots)
+        watch.lap(CREATE, calls=len(plan.hardlinks) + len(plan.symlinks))
         self._swap(engine)
+        watch.lap(SWAP)
         kept = sum(len(keep.rows) for keep in self.kept)
         summary = self.manifest.summary
         return RestoreReport(
@@ -293,6 +311,7 @@ class _Restore:
             warnings=tuple(self.warnings),
             install_seconds=install_seconds(summary),
             damages=self.source.damages,
+            profile=self.spent.end(),
         )
 
     def _bring(
@@ -313,6 +332,7 @@ class _Restore:
             direct=direct,
             check_ids=self.check_ids,
             progress=progress,
+            spent=self.spent,
         )
         engine.run(threads, _readers(self.source))
         return engine

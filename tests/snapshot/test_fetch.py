@@ -18,6 +18,7 @@ from cachepod.model.names import PACKS, manifest_name
 from cachepod.snapshot.fetch import Damage, Fetcher, Source
 from cachepod.snapshot.plan import Read
 from cachepod.snapshot.restore import RestoreReport, Target, restore
+from cachepod.snapshot.spent import Spent, Watch
 from cachepod.stores.base import Store, WriteStore, put
 from cachepod.stores.memory import MemoryStore
 from tests.support.snapshots import fingerprint, publish_files
@@ -47,7 +48,7 @@ def reads(count: int, size: int = 1000) -> list[Read]:
 
 
 def fetcher(store: Store, workers: int = 1, threads: int = 0) -> Fetcher:
-    return Fetcher(Source(store), [PACK], workers, threads)
+    return Fetcher(Source(store), [PACK], workers, threads, Spent())
 
 
 @pytest.mark.parametrize("threads", [0, 1, 4, 40])
@@ -55,7 +56,7 @@ def fetcher(store: Store, workers: int = 1, threads: int = 0) -> Fetcher:
 def test_ranges_come_in_order_and_whole(threads: int, count: int) -> None:
     fetching = fetcher(holding(), threads=threads)
     wanted = reads(count)
-    with fetching.stream(wanted) as ranges:
+    with fetching.stream(wanted, Watch()) as ranges:
         got = [(read, bytes(stored)) for read, stored in ranges]
     fetching.leave()
     fetching.close()
@@ -78,7 +79,7 @@ def test_any_number_of_workers_get_what_each_asked_for(
     def work(share: list[list[Read]]) -> bool:
         good = True
         for job in share:
-            with fetching.stream(job) as ranges:
+            with fetching.stream(job, Watch()) as ranges:
                 for read, stored in ranges:
                     good = good and stored == DATA[read.offset : read.offset + read.size]
         fetching.leave()
@@ -103,7 +104,7 @@ class Meeting(Around):
 
 def test_one_worker_alone_keeps_every_reader_busy() -> None:
     fetching = fetcher(Meeting(holding(), 8), threads=8)
-    with fetching.stream(reads(16)) as ranges:
+    with fetching.stream(reads(16), Watch()) as ranges:
         assert len(list(ranges)) == 16
     fetching.close()
 
@@ -112,7 +113,7 @@ def test_a_worker_gets_the_share_of_those_that_left() -> None:
     fetching = fetcher(Meeting(holding(), 8), workers=4, threads=8)
     for _ in range(3):
         fetching.leave()
-    with fetching.stream(reads(16)) as ranges:
+    with fetching.stream(reads(16), Watch()) as ranges:
         assert len(list(ranges)) == 16
     fetching.close()
 
@@ -120,7 +121,7 @@ def test_a_worker_gets_the_share_of_those_that_left() -> None:
 def test_a_worker_among_others_leaves_them_their_share() -> None:
     slow = SlowStore(holding(), 0.001)
     fetching = fetcher(slow, workers=4, threads=8)
-    with fetching.stream(reads(50)) as ranges:
+    with fetching.stream(reads(50), Watch()) as ranges:
         assert len(list(ranges)) == 50
     assert 1 < slow.most_at_once <= 3  # a quarter of 8 + 4 buffers
     fetching.close()
@@ -129,7 +130,7 @@ def test_a_worker_among_others_leaves_them_their_share() -> None:
 def test_without_readers_nothing_is_read_ahead() -> None:
     counting = CountingStore(holding())
     fetching = fetcher(counting)
-    with fetching.stream(reads(9)) as ranges:
+    with fetching.stream(reads(9), Watch()) as ranges:
         for number, _ in enumerate(ranges, 1):
             assert counting.calls["read_range"] == number
     fetching.close()
@@ -142,7 +143,7 @@ def test_a_failure_reaches_the_worker_that_asked(threads: int) -> None:
     seen: list[Read] = []
 
     def read_all() -> None:
-        with fetching.stream(reads(9)) as ranges:
+        with fetching.stream(reads(9), Watch()) as ranges:
             seen.extend(read for read, _ in ranges)
 
     with pytest.raises(StoreUnreachable):
@@ -157,13 +158,13 @@ def test_a_worker_that_fails_keeps_no_buffers(threads: int) -> None:
     fetching = fetcher(holding(), workers=2, threads=threads)
     for _ in range(20):  # more often than there are buffers
         try:
-            with fetching.stream(reads(9)) as ranges:
+            with fetching.stream(reads(9), Watch()) as ranges:
                 next(ranges)
                 raise ZeroDivisionError
         except ZeroDivisionError as error:
             kept: BaseException = error  # with its traceback, and all that it refers to
     assert kept.__traceback__ is not None
-    with fetching.stream(reads(5)) as ranges:
+    with fetching.stream(reads(5), Watch()) as ranges:
         assert len(list(ranges)) == 5
     fetching.close()
 

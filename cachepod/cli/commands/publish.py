@@ -43,7 +43,10 @@ def command(call: Invocation, force: bool) -> Outcome:
         done = publish_environment(settings, identity, stores, force=force, progress=progress)
     seconds = time.monotonic() - started
     if any(each.report or each.copied for each in done):
+        from cachepod.cli.profile import profile_line
         from cachepod.environment.account import note_publish
 
+        for each in done:
+            call.mention(profile_line(f"publish to {each.store}", each.report))
         call.mention(note_publish(done, stores, identity.key))
     return publication(done, identity.key, seconds)

@@ -35,6 +35,7 @@ def command(call: Invocation, force: bool) -> Outcome:
     Exit code 3 is a miss, 4 a relative that `cachepod install` must top up; after both of them,
     and after any other failure, `cachepod install` makes the environment.
     """
+    from cachepod.cli.profile import profile_line
     from cachepod.environment.account import note_restore
     from cachepod.environment.identity import identify
     from cachepod.environment.recent import remember_hit
@@ -56,5 +57,6 @@ def command(call: Invocation, force: bool) -> Outcome:
         )
     remember_hit(settings, result)
     seconds = time.monotonic() - started
+    call.mention(profile_line("restore", result.report))
     call.mention(note_restore(result, stores, seconds))
     return restoration(result, settings, identity, seconds)

@@ -90,6 +90,7 @@ def _handing_over(settings: Settings, key: str) -> Iterator[None]:
 
 
 def _restore(call: Invocation, settings: Settings, identity: Identity) -> Outcome:
+    from cachepod.cli.profile import profile_line
     from cachepod.environment.account import note_restore
     from cachepod.environment.restoration import restore_environment
 
@@ -105,6 +106,7 @@ def _restore(call: Invocation, settings: Settings, identity: Identity) -> Outcom
                 pause=lambda: inner.waiting(settings.timeout),
             )
         seconds = time.monotonic() - started
+        inner.mention(profile_line("restore", result.report))
         inner.mention(note_restore(result, stores, seconds))
         return restoration(result, settings, identity, seconds)
 
@@ -131,6 +133,7 @@ def _install(call: Invocation, settings: Settings, identity: Identity) -> Outcom
 
 
 def _publish(call: Invocation, settings: Settings, identity: Identity) -> Outcome:
+    from cachepod.cli.profile import profile_line
     from cachepod.environment.account import note_publish
     from cachepod.environment.hook import publish_environment
 
@@ -141,6 +144,8 @@ def _publish(call: Invocation, settings: Settings, identity: Identity) -> Outcom
         with inner.display() as progress:
             done = publish_environment(settings, identity, stores, progress=progress)
         seconds = time.monotonic() - started
+        for each in done:
+            inner.mention(profile_line(f"publish to {each.store}", each.report))
         inner.mention(note_publish(done, stores, identity.key))
         return publication(done, identity.key, seconds)
 
