@@ -71,7 +71,7 @@ class Invocation:
             from cachepod.stores.places import check_apart
 
             check_apart(settings.store)
-        return [open_store(url) for url in settings.store]
+        return [open_store(url, direct=settings.direct) for url in settings.store]
 
     def display(self) -> Display:
         """Progress for this call."""
@@ -197,7 +197,7 @@ _SETTINGS: dict[str, Decorator] = {
     "direct": click.option(
         "--direct/--no-direct",
         default=None,
-        help="Whether big files are written past the page cache.",
+        help="Whether big files are written, and network volumes read, past the page cache.",
     ),
     "level": click.option(
         "--level", type=click.IntRange(1, 22), metavar="N", help="zstd level, 1 to 22."

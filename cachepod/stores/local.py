@@ -49,6 +49,7 @@ from cachepod.stores.founding import (
 from cachepod.stores.handles import Handles
 from cachepod.stores.localwriter import LocalWriter, sync_directory, temporary_name
 from cachepod.stores.mounts import mount_of
+from cachepod.stores.pastcache import read_past_cache
 
 _OPEN_PACKS = 64
 #: Of everything else, another process may put another object in the place of one that is open here.
@@ -104,6 +105,8 @@ class LocalStore(PruneStore):
 
         create: Whether the first write may make the directory.
 
+        direct: Whether packs on a network volume are read past the page cache.
+
     Raises, from every method:
         NewerFormat: A later cachepod made the store.
 
@@ -111,9 +114,10 @@ class LocalStore(PruneStore):
             the volume failed.
     """
 
-    def __init__(self, root: Path, create: bool = True) -> None:
+    def __init__(self, root: Path, create: bool = True, direct: bool = True) -> None:
         self._root = os.path.abspath(root)
         self._create = create
+        self._direct = direct
         self._format_known = False
         self._parallel_reads: int | None = None
         self._handles = Handles(_OPEN_PACKS)
@@ -147,16 +151,17 @@ class LocalStore(PruneStore):
         """As the protocol says; the packs that were read last stay open."""
         self._know_format()
         path = self._path(name)
-        view = into.cast("B")
+        direct = self._direct  # as it was: other threads may meet the same refusal
         try:
-            with self._opened(name, path) as descriptor:
-                done = 0
-                while done < len(view):
-                    count = os.preadv(descriptor, [view[done:]], offset + done)
-                    if count <= 0:
-                        end = offset + len(view)
-                        raise CorruptObject(name, f"it ends at byte {offset + done} of {end}")
-                    done += count
+            try:
+                self._read_into(name, path, offset, into)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not direct:
+                    raise
+                # A file system where such reads must be aligned, as ranges of packs are not.
+                self._direct = False
+                self._handles.forget(name)
+                self._read_into(name, path, offset, into)
         except OverflowError:
             raise CorruptObject(name, f"no file has a byte {offset}") from None
         except OSError as error:
@@ -164,10 +169,27 @@ class LocalStore(PruneStore):
             self._handles.forget(name)
             raise self._trouble(error, path, name) from error
 
+    def _read_into(self, name: str, path: str, offset: int, into: memoryview) -> None:
+        view = into.cast("B")
+        with self._opened(name, path) as descriptor:
+            done = 0
+            while done < len(view):
+                count = os.preadv(descriptor, [view[done:]], offset + done)
+                if count <= 0:
+                    end = offset + len(view)
+                    raise CorruptObject(name, f"it ends at byte {offset + done} of {end}")
+                done += count
+
     def _opened(self, name: str, path: str) -> AbstractContextManager[int]:
         if name.startswith(_NEVER_REPLACED):
-            return self._handles.use(name, lambda: _open_object(path, name))
+            return self._handles.use(name, lambda: self._open_pack(path, name))
         return _opened_once(path, name)
+
+    def _open_pack(self, path: str, name: str) -> int:
+        descriptor = _open_object(path, name)
+        if self._direct and self.parallel_reads:
+            read_past_cache(descriptor)
+        return descriptor
 
     def size(self, name: str) -> int:
         """As the protocol says."""

@@ -17,13 +17,15 @@ _FORMS = "give a directory, file:///directory or s3://bucket/prefix"
 VOLUMES = ("/runpod-volume", "/workspace")
 
 
-def open_store(url: str) -> PruneStore:
+def open_store(url: str, *, direct: bool = True) -> PruneStore:
     """
     The store that *url* names; nothing is read or written yet.
 
     Args:
         url: A directory, absolute or from the working directory on, ``file:///directory``, or
             ``s3://bucket/prefix``.
+
+        direct: Whether packs on a network volume are read past the page cache.
 
     Raises:
         UsageProblem: It names no store that this version knows.
@@ -36,7 +38,7 @@ def open_store(url: str) -> PruneStore:
         location = S3Location.parse(url)
         patience = Patience(attempts=location.retries + 1, delay=0.2, longest=5.0)
         return Retrying(S3Store(location, patience), patience)
-    return Retrying(LocalStore(directory_of(url)))
+    return Retrying(LocalStore(directory_of(url), direct=direct))
 
 
 def is_s3(url: str) -> bool:

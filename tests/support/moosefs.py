@@ -180,7 +180,9 @@ class Cluster:
         path = self.folder / name
         path.mkdir(exist_ok=True)
         options = "mfsnice=0,mfsallowoomkiller"
-        command = self._inside("mfsmount", "-f", str(path), "-H", ADDRESS, "-o", options)
+        place = getattr(self, "_clients", self.master).pid
+        command = ["nsenter", f"--net=/proc/{place}/ns/net"]
+        command += ["mfsmount", "-f", str(path), "-H", ADDRESS, "-o", options]
         daemon = self._spawn(name, command)
         mounted = Mount(name, daemon.pid, self.folder / f"{name}.log", path)
         self._wait_for(mounted, lambda: _is_mounted(path) and os.statvfs(path).f_blocks > 0)
@@ -201,26 +203,35 @@ class Cluster:
             raise RuntimeError(f"{command}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def limit(self, rate: float) -> None:
+    def lay_wire(self, latency: float, rate: float) -> None:
         """
-        Let the volume move *rate* bytes a second, all mounts together: a model of a slower network.
+        Let the mounts made from now on reach the servers through a slow network only.
+
+        Args:
+            latency: Of a round trip, in seconds.
+
+            rate: Bytes a second each way, all mounts together; 0 for no limit.
 
         Raises:
-            Unavailable: This kernel cannot shape traffic (``sch_tbf``), or there is no ``tc``.
+            Unavailable: It does not work on this machine.
         """
-        bits = int(rate * 8)
-        shape = f"tc qdisc replace dev lo root tbf rate {bits}bit burst 4mb latency 200ms"
-        try:
-            self.tool(*shape.split())
-        except RuntimeError as error:
-            raise Unavailable(f"the rate of a volume cannot be limited here: {error}") from None
+        self._clients = self._spawn("clients", ["unshare", "--net", "sleep", "infinity"])
+        own = os.readlink("/proc/self/ns/net")
+        place = f"/proc/{self._clients.pid}/ns/net"
+        self._wait_for(self._clients, lambda: os.readlink(place) != own)
+        self.tool("nsenter", f"--net={place}", "ip", "link", "set", "lo", "up")
+        ends = [str(self.master.pid), str(self._clients.pid)]
+        pace = ["--latency", str(latency), "--rate", str(rate)]
+        self._wire = self._spawn("wire", [sys.executable, "-m", "tests.support.wire", *ends, *pace])
+        log = self.folder / "wire.log"
+        self._wait_for(self._wire, lambda: "up" in log.read_text())
 
     def stop(self) -> None:
         """Unmount, end the daemons, delete the folder with all data."""
         for mounted in self.mounts.values():
             mounted.unmount()
         self.mounts.clear()
-        for name in ("chunkserver", "master"):
+        for name in ("_wire", "_clients", "chunkserver", "master"):
             if hasattr(self, name):
                 getattr(self, name).kill()
         _clear(self.folder)
