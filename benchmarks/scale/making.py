@@ -46,7 +46,7 @@ def make_bytes(root: Path, size: int) -> None:
     """*size* bytes in files of 10 and 256 MB; half noise, half text."""
     root.mkdir(parents=True, exist_ok=True)
     for number, (place, goal) in enumerate(_big_files(size)):
-        _write_big(root / place, goal, f"{number}.0")
+        write_big(root / place, goal, f"{number}.0")
 
 
 def make_mixed(root: Path, size: int) -> None:
@@ -78,7 +78,7 @@ def change_bytes(root: Path, size: int) -> int:
     """Replace the first file of every GB, one byte in a hundred; how many files that are."""
     names = [place for place, _ in _big_files(size)][:: len(_SIZES)]
     for place in names:
-        _write_big(root / place, (root / place).stat().st_size, f"{place}.1")
+        write_big(root / place, (root / place).stat().st_size, f"{place}.1")
     return len(names)
 
 
@@ -120,7 +120,8 @@ def _big_files(size: int) -> Iterator[tuple[str, int]]:
         number += 1
 
 
-def _write_big(path: Path, size: int, name: str) -> None:
+def write_big(path: Path, size: int, name: str) -> None:
+    """A new file of *size* bytes, half noise, half text; no other *name* gives the same ones."""
     path.unlink(missing_ok=True)
     noise, text = _noise(), _text()
     at = random.Random(name).randrange(_POOL)

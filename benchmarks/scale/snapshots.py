@@ -1,185 +1,252 @@
 """
-A store of many snapshots: how long it takes to list it, to count, and to plan a prune.
+How cost grows with the number of snapshots in a store.
 
 ::
 
-    python -m benchmarks.scale.snapshots [--snapshots N] [--chunks N] [--needs N] [--uses N]
+    python -m benchmarks.scale.snapshots [--snapshots N ...] [--files N] [--needs N] [--new N]
+                                         [--only real|made-up] [--rounds N] [--scratch DIR]
+                                         [--json FILE] [--picture FILE]
 
-The store is made up: manifests that say what real ones say, of the chunks of files that nobody has,
-in packs that are as large as they should be and hold nothing. So nothing can be restored from it,
-and everything that reads manifests, names and sizes alone is as with real ones.
+Real snapshots are of one environment that evolves: each has a hundredth of the files of the one
+before replaced. At every number of them are measured, each as a command and with the page cache
+dropped: a hit, by the newest snapshot and by the first; a miss, which looks for a relative and
+finds one that it cannot use; a partial hit, which brings a relative; one more publish, of an
+environment of which a hundredth changed; and ls, stats, prune --dry-run, and verify of one.
+
+Made-up snapshots are as large as those of a real stack, in a store that only reads as one: for
+ls, stats and prune --dry-run.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import random
 import shutil
+import sys
 import tempfile
-from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from benchmarks import measure
+from benchmarks import measure, results
 from benchmarks.ground import drop_caches
-from cachepod.model.columns import ByteStrings
-from cachepod.model.fingerprint import Fingerprint
-from cachepod.model.manifest import Manifest
-from cachepod.model.names import USES, manifest_name, pack_name
-from cachepod.model.summary import Distribution, Summary, TreeInfo
-from cachepod.model.tables import Chunks, Encoding, Entries, Extents, Kind, PackInfo
-from cachepod.snapshot.uses import Event, Use
-from cachepod.stores.base import put
-from cachepod.stores.local import LocalStore
+from benchmarks.results import Results
+from benchmarks.scale import curves, evolving
+from benchmarks.scale.curves import Shape, sample
+from benchmarks.scale.evolving import Evolving, configuration
 
-_FAMILY = "cp310-linux_x86_64-cu126-torch2.7.0"
-_PLAIN = 4 * 1024 * 1024
-_STORED = 1_000_000
-_A_PACK = 128  # chunks
-_DISTRIBUTIONS = tuple(Distribution(f"package-{number}", "1.2.3") for number in range(120))
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_TITLE = "How cost grows with the snapshots in a store"
+_USES = 10  # records of each made-up key
+_LOOKING = {"ls": "ls", "stats": "stats", "prune": "prune --dry-run"}
+STEPS = {
+    "hit": "hit, newest",
+    "first": "hit, first",
+    "miss": "miss",
+    "partial": "partial hit",
+    "publish": "publish one more",
+    **_LOOKING,
+    "verify": "verify one",
+}
+_HEADS = {"snapshots": lambda point: f"{point['snapshots']:,}"}
 
 
-class MadeUp:
+def _megabytes(name: str) -> tuple[str, curves.Value]:
+    return "", lambda point: point[name] / 1e6
+
+
+def _number(name: str) -> tuple[str, curves.Value]:
+    return "", lambda point: point[name]
+
+
+SHAPES = {
+    "real": Shape(
+        *("real snapshots", "snapshots", _HEADS, "100 snapshots", 100, STEPS),
+        stored={
+            "plain MB of all": _megabytes("plain"),
+            "stored MB": _megabytes("stored"),
+            "manifests MB": _megabytes("manifests"),
+            "packs": _number("packs"),
+            "packs that the newest needs": _number("needs"),
+            "stored by one more MB": ("publish", lambda done: done["written"] / 1e6),
+        },
+        axis=("snapshots", 1),
+    ),
+    "made-up": Shape(
+        *("made-up snapshots", "snapshots", _HEADS, "100 snapshots", 100, _LOOKING),
+        stored={"manifests MB": _megabytes("manifests")},
+        axis=("snapshots", 1),
+    ),
+}
+
+
+class Evolution:
     """
-    Writes the store.
+    Real snapshots in a store that grows.
 
-    Args:
-        chunks: There are in all; snapshots that come later need more of the later ones.
-
-        needs: Chunks that each snapshot needs.
+    The environment lies at the one place that its key names. For a hit it is moved aside, and
+    what is restored there is moved away and deleted when the point is over.
     """
 
-    def __init__(self, root: Path, chunks: int, needs: int) -> None:
-        self._root = root
-        self._needs = min(needs, chunks)
-        self._source = random.Random(1)
-        self._ids = [self._source.randbytes(32) for _ in range(chunks)]
-        self._packs = [self._source.randbytes(16).hex() for _ in range(-(-chunks // _A_PACK))]
+    def __init__(self, folder: Path, files: int) -> None:
+        self._folder = folder
+        self._place = folder / "place"
+        self._store = folder / "store"
+        self._versions = 0  # that there are
+        self._spent = 0
+        prefix = self._place / "venv"
+        self._place.mkdir()
+        config = self._config("base", 0)
+        self._evolving = Evolving(str(prefix), str(self._store), files, evolving.base_of(config))
+        evolving.run("make", self._evolving, 0)
 
-    def write(self, snapshots: int, uses: int) -> None:
-        """The whole of it: *snapshots*, each asked for *uses* times."""
-        store = LocalStore(self._root)
-        put(store, f"{USES}/made-up/2026-01-01T00", b"")  # makes the store
-        size = 8 + _A_PACK * _STORED + 72 * _A_PACK + 24
-        for pack in self._packs:
-            path = self._root / pack_name(pack)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-            os.truncate(path, size)  # a hole
-        for number in range(snapshots):
-            manifest = self._manifest(number, snapshots, size)
-            key = manifest.summary.key
-            path = self._root / manifest_name(key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(manifest.encode())
-            folder = self._root / USES / key
-            folder.mkdir(parents=True)
-            for use in range(uses):
-                hour = f"2026-01-{1 + use // 24 % 28:02d}T{use % 24:02d}"
-                (folder / Use(Event.HIT, 4.0, 10**9, saved=150.0).name(hour)).touch()
+    def _config(self, name: str, version: int | str, prefix: str = "venv") -> Path:
+        file = self._folder / f"{name}.toml"
+        return configuration(file, self._place / prefix, self._store, version)
 
-    def _manifest(self, number: int, of: int, size: int) -> Manifest:
-        needed = self._needs
-        first = (len(self._ids) - needed) * number // max(of - 1, 1)
-        rows = range(first, first + needed)
-        used = sorted({row // _A_PACK for row in rows})
-        place = {pack: position for position, pack in enumerate(used)}
-        files = needed + 1  # and the root
-        inputs = {f"requirement:package-{each}": f"package-{each}==1.2.3" for each in range(60)}
-        print_ = Fingerprint(_FAMILY, {**inputs, "requirement:own": f"own=={number}"})
-        summary = Summary(
-            print_.key,
-            print_,
-            (TreeInfo("env", "/app/.venv"),),
-            _DISTRIBUTIONS,
-            {"install_seconds": "180.0"},
-            1_790_000_000.0 + number,
-            needed,
-            needed * _PLAIN,
-            needed * _STORED,
-        )
-        entries = Entries(
-            kind=array("B", [Kind.DIRECTORY] + [Kind.FILE] * needed),
-            parent=array("I", bytes(4 * files)),
-            mode=array("H", [0o755]) * files,
-            mtime=array("q", bytes(8 * files)),
-            size=array("Q", [0] + [_PLAIN] * needed),
-            owner=array("I", bytes(4 * files)),
-            flags=array("B", bytes(files)),
-            names=ByteStrings.of([b"", *(b"file-%06d" % row for row in rows)]),
-            targets=ByteStrings.of([]),
-            xattrs=(),
-        )
-        extents = Extents(
-            first=array("I", range(files)),
-            entry=array("I", range(1, files)),
-            offset=array("Q", bytes(8 * needed)),
-            length=array("I", [_PLAIN]) * needed,
-            start=array("I", bytes(4 * needed)),
-        )
-        chunks = Chunks(
-            pack=array("I", (place[row // _A_PACK] for row in rows)),
-            offset=array("I", (8 + row % _A_PACK * _STORED for row in rows)),
-            stored=array("I", [_STORED]) * needed,
-            raw=array("I", [_PLAIN]) * needed,
-            encoding=array("B", [Encoding.ZSTD]) * needed,
-            ids=b"".join(self._ids[row] for row in rows),
-            checks=b"".join(self._ids[row][:16] for row in rows),
-        )
-        packs = tuple(PackInfo(self._packs[each], size) for each in used)
-        return Manifest(summary, entries, extents, chunks, packs)
+    def point(self, number: int, rounds: int, room: int) -> Iterator[dict[str, Any]]:
+        """
+        The point of *number* snapshots, after each of its rounds.
+
+        Args:
+            room: Snapshots that a round may add, at most: one each.
+        """
+        evolving.run("fill", self._evolving, self._versions, number)
+        self._versions = number
+        point = {"snapshots": number, "rounds": [], **self._stored()}
+        for turn in range(rounds):
+            done = self._round(number, turn)
+            point = {**point, "rounds": [*point["rounds"], done]}
+            yield point
+        for turn in range(min(rounds, room)):
+            version = self._versions
+            evolving.run("change", self._evolving, version)
+            more = self._run("publish", "--config", self._config("more", version))
+            self._versions += 1
+            rounds_ = list(point["rounds"])
+            rounds_[turn] = {**rounds_[turn], "publish": more}
+            point = {**point, "rounds": rounds_}
+        for used in self._folder.glob("used-*"):
+            shutil.rmtree(used)
+        yield point
+
+    def _round(self, number: int, turn: int) -> dict[str, Any]:
+        newest, oldest = self._config("newest", number - 1), self._config("first", 0)
+        wanted = f"9{number}.{turn}"  # by nobody else: the lease of a miss stays
+        other, near = self._config("miss", wanted, "elsewhere"), self._config("near", wanted)
+        key = self._evolving.fingerprint(number - 1).key
+        done = {}
+        for step, config, code in (
+            *(("hit", newest, 0), ("first", oldest, 0)),
+            *(("miss", other, 3), ("partial", near, 4)),
+        ):
+            aside = self._folder / "aside"
+            self._place.rename(aside)
+            self._place.mkdir()
+            try:
+                done[step] = self._run("restore", "--wait", "0", "--config", config, code=code)
+            finally:
+                self._spent += 1
+                self._place.rename(self._folder / f"used-{self._spent}")
+                aside.rename(self._place)
+        at = ("--store", str(self._store))
+        done["ls"] = self._run("ls", *at)
+        done["stats"] = self._run("stats", *at)
+        done["prune"] = self._run("prune", "--dry-run", "--keep-last", str(-(-number // 2)), *at)
+        done["verify"] = self._run("verify", *at, key)
+        return done
+
+    def _run(self, command: str, *arguments: str | Path, code: int = 0) -> dict[str, Any]:
+        drop_caches()
+        words = [measure.cachepod(), command, "--json", *arguments]
+        return sample(measure.run(words, cwd=self._folder, codes=(code,)))
+
+    def _stored(self) -> dict[str, int]:
+        """Sizes in bytes, and numbers of packs."""
+        packs, stored = measure.tree_size(self._store / "packs")
+        newest = self._evolving.fingerprint(self._versions - 1).key
+        show = measure.run([measure.cachepod(), "show", "--json", "--store", self._store, newest])
+        listed = measure.run([measure.cachepod(), "ls", "--json", "--store", self._store]).report
+        return {
+            "plain": sum(each["size"] for each in listed["snapshots"]),
+            "packs": packs,
+            "stored": stored,
+            "manifests": measure.tree_size(self._store / "manifests")[1],
+            "needs": show.report["packs"],
+        }
+
+
+def made_up(
+    folder: Path, number: int, needs: int, new: int, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """The point of *number* made-up snapshots of *needs* chunks, *new* of them new in each."""
+    root = folder / f"made-up-{number}"
+    size = [str(each) for each in (number, needs, new, _USES)]
+    measure.run(
+        [sys.executable, "-m", "benchmarks.scale.madeup", root, *size],
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    manifests = sum(path.stat().st_size for path in (root / "manifests").rglob("*-*[0-9a-f]"))
+    point: dict[str, Any] = {"snapshots": number, "manifests": manifests, "rounds": []}
+    keep = ["--dry-run", "--keep-last", str(-(-number // 2))]
+    for _ in range(rounds):
+        done = {}
+        for step, words in (("ls", ["ls"]), ("stats", ["stats"]), ("prune", ["prune", *keep])):
+            drop_caches()
+            command = [measure.cachepod(), *words, "--json", "--store", str(root)]
+            done[step] = sample(measure.run(command, cwd=folder))
+        point = {**point, "rounds": [*point["rounds"], done]}
+        yield point
+
+
+def draw(found: Results) -> Figure:
+    """Seconds and memory of each curve."""
+    return curves.draw(_TITLE, found, SHAPES)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scale.snapshots", description=(__doc__ or "").splitlines()[1]
+    )
+    add = parser.add_argument
+    add("--snapshots", type=int, nargs="*", default=[1, 3, 10, 30, 100, 300, 1000], metavar="N")
+    add("--files", type=int, default=200, metavar="N", help="of the real environment, 1.1 MB each")
+    add("--needs", type=int, default=1000, metavar="N", help="chunks of a made-up snapshot")
+    add("--new", type=int, default=100, metavar="N", help="those that the one before has not")
+    add("--only", choices=("real", "made-up"), help="no others")
+    add("--rounds", type=int, default=3, metavar="N")
+    add("--scratch", type=Path, default=Path("/var/tmp"), help="a directory on the disk to measure")
+    add("--json", type=Path, metavar="FILE", help="write tables and every sample there")
+    add("--picture", type=Path, metavar="FILE", help="draw the curves: .svg or .png")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Make the store, run each command on it, and print what it took."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--snapshots", type=int, default=1000, metavar="N")
-    parser.add_argument("--chunks", type=int, default=100_000, metavar="N")
-    parser.add_argument("--needs", type=int, default=1000, metavar="N", help="chunks of a snapshot")
-    parser.add_argument("--uses", type=int, default=10, metavar="N", help="records of a key")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    given = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="many-", dir=given.scratch))
-    try:
-        root = folder / "store"
-        MadeUp(root, given.chunks, given.needs).write(given.snapshots, given.uses)
-        manifests = sum(path.stat().st_size for path in (root / "manifests").rglob("*-*[0-9a-f]"))
-        facts = measure.machine()
-        measure.print_machine(facts)
-        print(
-            f"{given.snapshots:,} snapshots of {given.needs:,} chunks each, {given.chunks:,} in "
-            f"all, {given.snapshots * given.uses:,} records of use, "
-            f"{manifests / 1e6:.0f} MB of manifests\n"
-        )
-        commands = {
-            "ls": ["ls", "--json"],
-            "stats": ["stats", "--json"],
-            "prune --dry-run": ["prune", "--dry-run", "--json", "--keep-last", "500"],
-        }
-        rows, document = [], {}
-        for name, words in commands.items():
-            costs = []
-            for _ in range(given.rounds):
-                drop_caches()
-                command = [measure.cachepod(), *words, "--store", str(root)]
-                costs.append(measure.run(command, cwd=folder))
-            seconds = [cost.seconds for cost in costs]
-            rows.append(
-                [
-                    f"`cachepod {name}`",
-                    f"{measure.median(seconds):.2f}",
-                    measure.spread(seconds),
-                    f"{measure.median([cost.cpu for cost in costs]):.2f}",
-                    f"{max(cost.peak for cost in costs) / 1e6:.0f}",
-                ]
-            )
-            document[name] = seconds
-        print(measure.table(["command", "s", "range", "CPU s", "peak MB"], rows))
-        measure.write_json(given.json, {"machine": facts, "seconds": document})
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Grow the store from number to number and measure; what is known is written at once."""
+    options = _options()
+    facts = measure.machine()
+    measure.print_machine(facts)
+    subject = {
+        "real snapshots": f"of {options.files} files of 1.1 MB, a hundredth new in each",
+        "made-up snapshots": f"of {options.needs:,} chunks, {options.new} new in each",
+        "rounds": options.rounds,
+        "page cache": "dropped",
+    }
+    found = results.begin("benchmarks.scale.snapshots", facts, subject)
+    numbers: Sequence[int] = sorted(set(options.snapshots))
+    with (
+        tempfile.TemporaryDirectory(prefix="snapshots-", dir=options.scratch) as folder,
+        curves.kept(found, SHAPES, options.json, options.picture, _TITLE) as keeper,
+    ):
+        if options.only != "made-up":
+            evolution = Evolution(Path(folder), options.files)
+            for number, after in zip(numbers, [*numbers[1:], sys.maxsize], strict=True):
+                keeper.keep("real", evolution.point(number, options.rounds, after - number))
+        if options.only != "real":
+            for number in numbers:
+                rest = (number, options.needs, options.new, options.rounds)
+                keeper.keep("made-up", made_up(Path(folder), *rest))
 
 
 if __name__ == "__main__":

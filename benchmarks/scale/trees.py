@@ -18,26 +18,23 @@ verified, the cache dropped. A point has more rounds for as long as it stays bel
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import measure, pictures, results
+from benchmarks import measure, results
 from benchmarks.ground import Ground, drop_caches, open_ground
-from benchmarks.measure import Cost
-from benchmarks.pictures import Curve, Panel
-from benchmarks.results import Results, Table
-from benchmarks.scale import making
-from benchmarks.scale.fit import amount, growth_table
+from benchmarks.results import Results
+from benchmarks.scale import curves, making
+from benchmarks.scale.curves import Shape, before, sample
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: What is measured at each point, in order, and what it is called.
+_KEY, _TREE = "scale", "scale"
+_TITLE = "How cost grows with the tree"
 STEPS = {
     "publish": "publish",
     "restore": "restore",
@@ -46,30 +43,36 @@ STEPS = {
     "changed": "publish 1 % changed",
     "verify": "verify",
 }
-_KEY, _TREE = "scale", "scale"
 
 
-@dataclass(frozen=True)
-class Kind:
-    """
-    One curve.
+def _shape(title: str, x: str, of: str, each: float, axis: tuple[str, float]) -> Shape:
+    return Shape(
+        title,
+        x,
+        {
+            "files": lambda point: f"{point['files']:,}",
+            "GB": lambda point: f"{point['size'] / 1e9:.2f}",
+        },
+        of,
+        each,
+        STEPS,
+        {
+            "plan of restore s": ("restore", before),
+            "scan of publish 1 % changed s": ("changed", before),
+        },
+        {
+            "manifest MB": ("", lambda point: point["manifest"] / 1e6),
+            "stored MB": ("", lambda point: point["stored"] / 1e6),
+            "1 % changed, stored MB": ("changed", lambda done: done["written"] / 1e6),
+        },
+        axis,
+    )
 
-    Args:
-        x: What is counted along the curve: ``files`` or ``size`` of a sample.
 
-        of, each: The unit of costs: so many of *x* have that name.
-    """
-
-    title: str
-    x: str
-    of: str
-    each: float
-
-
-KINDS = {
-    "files": Kind("small files", "files", "100,000 files", 1e5),
-    "bytes": Kind("big files", "size", "GB", 1e9),
-    "mixed": Kind("both", "size", "GB", 1e9),
+SHAPES = {
+    "files": _shape("small files", "files", "100,000 files", 1e5, ("files", 1)),
+    "bytes": _shape("big files", "size", "GB", 1e9, ("GB", 1e9)),
+    "mixed": _shape("both", "size", "GB", 1e9, ("GB", 1e9)),
 }
 
 
@@ -77,7 +80,7 @@ def measure_tree(
     kind: str, number: int, scratch: Path, rounds: int, patience: float, plain: bool
 ) -> Iterator[dict[str, Any]]:
     """
-    The point of *number* files or bytes, after each of its rounds; see :func:`tables`.
+    The point of *number* files or bytes, after each of its rounds.
 
     Whatever is written is deleted only when the last round is over.
     """
@@ -125,151 +128,13 @@ def _measure_round(
     return done, about
 
 
-def sample(cost: Cost) -> dict[str, Any]:
-    """What is kept of one command."""
-    report = cost.report
-    return {
-        "seconds": cost.seconds,
-        "cpu": cost.cpu,
-        "peak": cost.peak,
-        "phases": cost.phases,
-        "read": report.get("read", 0),
-        "written": report.get("stored_new", report.get("written", 0)),
-    }
-
-
 def _size(folder: Path) -> int:
     return measure.tree_size(folder)[1]
 
 
-def tables(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Table]:
-    """
-    For each curve, such as *files*: seconds, *files-cpu*, *files-memory*, *files-store* and
-    *files-growth*.
-
-    Args:
-        curves: By kind, the points: each with *files*, *size*, *manifest*, *stored*, and *rounds*
-            of samples by step.
-    """
-    made = []
-    for name, points in curves.items():
-        if points:
-            made += [
-                _table(name, points, _TIMES),
-                _table(f"{name}-cpu", points, {f"{STEPS[s]} s": (s, _cpu) for s in STEPS}),
-                _table(f"{name}-memory", points, {f"{STEPS[s]} MB": (s, _peak) for s in STEPS}),
-                _table(f"{name}-store", points, _STORED),
-                _growth(name, points),
-            ]
-    return made
-
-
-def _table(
-    name: str, points: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, Value]]
-) -> Table:
-    """Medians."""
-    rows = [
-        [
-            f"{point['files']:,}",
-            f"{point['size'] / 1e9:.2f}",
-            *(amount(measure.median(_values(point, *column))) for column in columns.values()),
-            f"{len(point['rounds'])}",
-        ]
-        for point in points
-    ]
-    return Table(name, ["files", "GB", *columns, "rounds"], rows)
-
-
-def _growth(name: str, points: Sequence[Mapping[str, Any]]) -> Table:
-    kind = KINDS[name]
-
-    def curve(step: str, value: Value) -> list[tuple[float, float]]:
-        return [(point[kind.x], each) for point in points for each in _values(point, step, value)]
-
-    curves = {
-        label: {
-            "seconds": curve(step, _seconds),
-            "CPU": curve(step, _cpu),
-            "memory": curve(step, _peak),
-        }
-        for step, label in STEPS.items()
-    }
-    curves |= {
-        name.removesuffix(" s"): {"seconds": curve(*column)}
-        for name, column in _TIMES.items()
-        if column[1] is not _seconds
-    }
-    curves |= {name: {"seconds": curve(*column)} for name, column in _STORED.items()}
-    return growth_table(f"{name}-growth", curves, kind.each, kind.of)
-
-
-Value = Callable[[Mapping[str, Any]], float]
-
-
-def _values(point: Mapping[str, Any], step: str, value: Value) -> list[float]:
-    """*value* of each round, or, without a *step*, of the point."""
-    return [value(done[step]) for done in point["rounds"]] if step else [value(point)]
-
-
-def _seconds(done: Mapping[str, Any]) -> float:
-    return float(done["seconds"])
-
-
-def _cpu(done: Mapping[str, Any]) -> float:
-    return float(done["cpu"])
-
-
-def _peak(done: Mapping[str, Any]) -> float:
-    return float(done["peak"] / 1e6)
-
-
-def _before(done: Mapping[str, Any]) -> float:
-    """Seconds before the first byte is moved."""
-    phases = ("manifest", "prepare", "scan", "compare")
-    return float(sum(done["phases"].get(phase, 0.0) for phase in phases))
-
-
-_TIMES: dict[str, tuple[str, Value]] = {
-    **{f"{label} s": (step, _seconds) for step, label in STEPS.items()},
-    "plan of restore s": ("restore", _before),
-    "scan of publish 1 % changed s": ("changed", _before),
-}
-_STORED: dict[str, tuple[str, Value]] = {
-    "manifest MB": ("", lambda point: point["manifest"] / 1e6),
-    "stored MB": ("", lambda point: point["stored"] / 1e6),
-    "1 % changed, stored MB": ("changed", lambda done: done["written"] / 1e6),
-}
-
-
 def draw(found: Results) -> Figure:
     """Seconds and memory of each curve."""
-    panels = []
-    for name, points in found.samples.items():
-        if not points:
-            continue
-        kind = KINDS[name]
-        scale = 1 if kind.x == "files" else 1e9
-        x = "files" if kind.x == "files" else "GB"
-        axis = [point[kind.x] / scale for point in points]
-        for title, unit, value in (("time", "seconds", _seconds), ("memory", "peak MB", _peak)):
-            curves = [
-                _curve(label, axis, [_values(point, step, value) for point in points])
-                for step, label in STEPS.items()
-            ]
-            panels.append(
-                Panel(f"{kind.title}: {title}", x, unit, curves, linear=unit == "seconds")
-            )
-    return pictures.draw_curves("How cost grows with the tree", panels)
-
-
-def _curve(label: str, axis: Sequence[float], values: Sequence[Sequence[float]]) -> Curve:
-    return Curve(
-        label,
-        axis,
-        [measure.median(each) for each in values],
-        [min(each) for each in values],
-        [max(each) for each in values],
-    )
+    return curves.draw(_TITLE, found, SHAPES)
 
 
 def _options() -> argparse.Namespace:
@@ -297,26 +162,14 @@ def main() -> None:
     found = results.begin(
         "benchmarks.scale.trees", facts, {"rounds": options.rounds, "page cache": "dropped"}
     )
-    curves: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     jobs = [("files", number) for number in options.files]
     jobs += [
         (kind, int(size * 1e9)) for kind in ("bytes", "mixed") for size in getattr(options, kind)
     ]
-    try:
-        for name, number in jobs:
+    with curves.kept(found, SHAPES, options.json, options.picture, _TITLE) as keeper:
+        for kind, number in jobs:
             rest = (number, options.scratch, options.rounds, options.patience, options.plain)
-            for turn, point in enumerate(measure_tree(name, *rest)):
-                del curves[name][len(curves[name]) - bool(turn) :]
-                curves[name].append(point)
-                found = replace(found, tables=tables(curves), samples=curves)
-                found.write(options.json)
-                said = {step: f"{_seconds(done):.2f}" for step, done in point["rounds"][-1].items()}
-                print(f"{name} {number:,}, round {turn + 1}: {said}", file=sys.stderr)
-    finally:
-        for table in found.tables:
-            print(f"{table}\n")
-        if options.picture and found.samples:
-            pictures.save(draw(found), options.picture)
+            keeper.keep(kind, measure_tree(kind, *rest))
 
 
 if __name__ == "__main__":
