@@ -66,8 +66,19 @@ def add_options(parser: argparse.ArgumentParser, *, size: float, rounds: int) ->
 
 
 @contextmanager
-def open_subject(options: argparse.Namespace) -> Iterator[Subject]:
-    """The tree that was asked for, or one that is made."""
+def open_subject(
+    options: argparse.Namespace,
+    make: Callable[[Path, int], None] = make_sample,
+    said: str = "that do not compress",
+) -> Iterator[Subject]:
+    """
+    The tree that was asked for, or one that is made.
+
+    Args:
+        make: Makes a tree of so many bytes.
+
+        said: What its bytes are.
+    """
     with tempfile.TemporaryDirectory(prefix="scale-", dir=options.scratch) as name:
         folder = Path(name).resolve()
         if options.tree is not None:
@@ -76,9 +87,9 @@ def open_subject(options: argparse.Namespace) -> Iterator[Subject]:
             text = f"{size / 1e9:.2f} GB in {files:,} files"
         else:
             tree = folder / "tree"
-            make_sample(tree, int(options.size * 1e9))
+            make(tree, int(options.size * 1e9))
             files, size = measure.tree_size(tree)
-            text = f"made up, {size / 1e9:.2f} GB that do not compress in {files:,} files"
+            text = f"made up, {size / 1e9:.2f} GB {said} in {files:,} files"
         yield Subject(tree, folder, files, size, text)
 
 
