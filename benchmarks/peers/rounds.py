@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import measure
-from benchmarks.ground import Ground, drop_caches
+from benchmarks.ground import Ground, drop_caches, forget
 from benchmarks.measure import Cost
-from benchmarks.peers.change import Change
+from benchmarks.peers.change import Change, NothingToChange
 from benchmarks.peers.peer import Peer, Settings, Where, site_packages
 from benchmarks.peers.places import Place
 from benchmarks.peers.rows import OURS, Found, Row
@@ -26,6 +26,7 @@ from cachepod.snapshot.stamp import STATE_DIRECTORY
 
 TARGET = "tree"
 _STORED = "stored"
+_LONGEST = 60  # characters of a reason in a row
 
 
 @dataclass
@@ -100,7 +101,7 @@ class Source:
                 row.blank = "nothing to publish"
                 self._delete(where)
                 return
-            self._forget()
+            self._forget(self.tree)
             cost = self._run(row, f"{said} publish", self._durably(command), peer.environ(where))
             if cost is not None:
                 row.add(cost)
@@ -171,7 +172,7 @@ class Source:
         with self.ground.fresh() as place:
             target = place / TARGET
             command = peer.restore(where, target)
-            self._forget()
+            self._forget(where.path)
             cost = imported = None
             if command is not None:
                 cost = self._run(row, f"{said} restore", command, peer.environ(where))
@@ -180,7 +181,7 @@ class Source:
             if module:
                 python = peer.python(where, target)
                 words = import_command(python, module, self.settings.python or self._lent())
-                imported = self._run(row, f"{said} import {module} after", words, {})
+                imported = self._run(row, f"{said} import {module} after", words, {}, place)
                 if imported is None:
                     return
             row.add(cost, imported)
@@ -214,10 +215,15 @@ class Source:
             self._prepare(peer, rows[peer.name])
         able = [peer for peer in able if not rows[peer.name].blank]
         with self._own_tree(able) as tree:
+            try:
+                changed = Change(tree, change)
+            except NothingToChange as error:
+                for row in rows.values():
+                    row.blank = str(error)
+                return
+            self.found.changed = changed.title
             for peer in able:  # so that each knows the files by this path
                 self._again(peer, rows[peer.name], "0", tree, counted=False)
-            changed = Change(tree, change)
-            self.found.changed = changed.title
             for number in range(rounds):
                 changed.apply(number)
                 for peer in measure.rotated(able, number):
@@ -260,7 +266,7 @@ class Source:
                 before = self.place.stored(where)
                 command = peer.publish_again(tree, where)
                 assert command is not None
-                self._forget()
+                self._forget(tree)
                 words = self._durably(command)
                 cost = self._run(row, f"{said} publish again", words, peer.environ(where))
             finally:
@@ -275,16 +281,28 @@ class Source:
     def _rows(self) -> dict[str, Row]:
         return {peer.name: Row(peer.name, self._missing[peer.name]) for peer in self.peers}
 
-    def _forget(self) -> None:
+    def _forget(self, folder: Path | None) -> None:
+        """Make sure that what is read next, below *folder*, comes from where it lies."""
         self.place.renew()
-        dropped = not self.keep_cache and drop_caches()
-        self.found.cache = "dropped" if dropped else "as it was"
+        if self.keep_cache:
+            self.found.cache = "as it was"
+        elif drop_caches():
+            self.found.cache = "dropped"
+        else:
+            if folder is not None:
+                forget(folder)
+            self.found.cache = "forgotten file by file"
 
     def _run(
-        self, row: Row, said: str, command: Sequence[str], environ: dict[str, str]
+        self,
+        row: Row,
+        said: str,
+        command: Sequence[str],
+        environ: dict[str, str],
+        cwd: Path | None = None,
     ) -> Cost | None:
         try:
-            cost = measure.run(command, environ=environ, watch=True)
+            cost = measure.run(command, environ=environ, cwd=cwd, watch=True)
         except measure.CommandFailed as error:
             self._failed(row, error)
             return None
@@ -294,7 +312,7 @@ class Source:
     def _failed(self, row: Row, error: measure.CommandFailed) -> None:
         print(f"{row.name}: {error}", file=sys.stderr)
         last = str(error).strip().splitlines()[-1].strip()
-        row.blank = f"failed: {last[:100]}"
+        row.blank = f"failed: {last if len(last) <= _LONGEST else last[: _LONGEST - 3] + '...'}"
 
 
 def import_command(python: Path, module: str, lent: Path) -> list[str]:

@@ -72,11 +72,13 @@ def _publishes(source: str, found: Found, samples: Mapping[str, Any]) -> Table:
 
 def _again(source: str, found: Found, samples: Mapping[str, Any]) -> Table:
     headings = [f"publish again to {_TITLES[source]}", *_PUBLISHED, "added MB"]
-    notes = [
-        f"{_sentence(found.kind)}. Every file of {found.changed} was written anew since the "
-        "publish before, in a tree that each peer knew by its path. Peers without a row store all "
-        "of it again."
-    ]
+    notes = []
+    if found.changed:
+        notes.append(
+            f"{_sentence(found.kind)}. Every file of {found.changed} was written anew since the "
+            "publish before, in a tree that each peer knew by its path. Peers without a row store "
+            "all of it again."
+        )
     notes += _ahead(found.again, reference(found.again), samples) + _said(found.again)
     return Table(f"again-{source}", headings, _stored(headings, found.again), notes)
 
