@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from benchmarks import measure
-from benchmarks.ground import DirectoryGround, open_ground
+from benchmarks.ground import DirectoryGround, forget, open_ground
 from benchmarks.measure import Cost
-from benchmarks.peers import draw, places
+from benchmarks.peers import draw, places, rounds
 from benchmarks.peers.archives import Cachepod, Squashfs, Tar
 from benchmarks.peers.change import Change, NothingToChange
 from benchmarks.peers.copies import Copy, Rsync, VolumeCache
@@ -87,10 +87,10 @@ def settings(tmp_path: Path) -> Settings:
 def source(
     place: Place, kinds: Sequence[type[Peer]], settings: Settings, tree: Path, **more: Any
 ) -> Iterator[Source]:
-    """*kinds* of peers at *place*, on plain directories."""
+    """*kinds* of peers at *place*, on plain directories; the page cache of the machine is kept."""
     ground = DirectoryGround(settings.target.parents[1])
     made = [kind(settings) for kind in kinds]
-    yield Source(place, ground, made, settings, tree, save=lambda: None, **more)
+    yield Source(place, ground, made, settings, tree, save=lambda: None, keep_cache=True, **more)
 
 
 def skip_missing(peer: Peer) -> None:
@@ -449,7 +449,7 @@ def test_one_command_measures_prints_and_draws_as_any_user(tree: Path, tmp_path:
     (tmp_path / "work").mkdir()
     file, picture = tmp_path / "peers.json", tmp_path / "peers.svg"
     command = [
-        *(sys.executable, "-m", "benchmarks.peers", "--plain", "--tree", str(tree)),
+        *(sys.executable, "-m", "benchmarks.peers", "--plain", "--keep-cache", "--tree", str(tree)),
         *("--source", "local", "--volume", str(tmp_path / "volume"), "--side", "both"),
         *("--rounds", "2", "--publish-rounds", "1", "--import", "demo", "--change", "demo"),
         *("--only", "cachepod", "--only", "cp", "--scratch", str(tmp_path / "work")),
@@ -486,3 +486,34 @@ def test_a_directory_ground_makes_room_only_when_the_disk_is_full(
         with ground.fresh():
             assert [path.name for path in folder.iterdir()] == ["run"]
     assert not list(tmp_path.iterdir())
+
+
+def test_who_may_not_drop_the_page_cache_lets_it_forget_file_by_file(
+    tree: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(rounds, "drop_caches", lambda: False)
+    monkeypatch.setattr(rounds, "forget", asked.append)
+    with places.local(tmp_path) as place, source(place, [Copy], settings, tree) as run:
+        run.keep_cache = False
+        run.publishes(1, keep=True)
+        run.restores(1, "")
+    assert asked[0] == tree
+    assert asked[1].parent.parent == tmp_path  # where the copy lies
+    assert run.found.cache == "forgotten file by file"
+
+
+def test_what_is_forgotten_is_no_longer_in_memory(tmp_path: Path) -> None:
+    program = shutil.which("fincore")
+    if program is None:
+        pytest.skip("no fincore here")
+    (tmp_path / "link").symlink_to("/nowhere")
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1 << 20))
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    words = [program, "--bytes", "--noheadings", "--output", "RES", str(path)]
+    if int(measure.run(words).output) == 0:
+        pytest.skip("the page cache of this file system cannot be looked at")
+    forget(tmp_path)
+    assert int(measure.run(words).output) == 0
