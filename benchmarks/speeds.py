@@ -98,9 +98,13 @@ class Sample:
         return [decompressor.decompress(data, max_output_size=raw) for data, raw in self.chunks]
 
 
-def in_processes(work: Callable[[int], int], count: int) -> tuple[int, float, float]:
+def in_processes(
+    work: Callable[[int], int], count: int, prepare: Callable[[], object] = lambda: None
+) -> tuple[int, float, float]:
     """
     Let *count* forked processes do *work*, which is given its number and returns units done.
+
+    Each calls *prepare* before, and all wait for the last one.
 
     Returns:
         Units of all, wall seconds from the common start to the last end, CPU seconds of all.
@@ -118,6 +122,8 @@ def in_processes(work: Callable[[int], int], count: int) -> tuple[int, float, fl
             code = 1
             try:
                 os.close(go_write)
+                prepare()
+                os.write(write, b"\n")
                 os.read(go_read, 1)  # until the parent closes its end
                 begun, cpu = time.monotonic(), time.process_time()
                 units = work(number)
@@ -130,6 +136,8 @@ def in_processes(work: Callable[[int], int], count: int) -> tuple[int, float, fl
                 os._exit(code)
         os.close(write)
         answers.append((pid, read))
+    for _, read in answers:
+        os.read(read, 1)
     os.close(go_read)
     os.close(go_write)
     told = []
@@ -150,13 +158,21 @@ def _speed(
     unit: str,
     ways: Sequence[tuple[str, int, Callable[[int], int]]],
     before: Callable[[], object] = lambda: None,
+    prepare: Callable[[], object] = lambda: None,
 ) -> Speed:
-    """Measure every way, given as its name, its number of processes, and the work of one."""
+    """
+    Measure every way, given as its name, its number of processes, and the work of one.
+
+    Args:
+        before: Called before each, here.
+
+        prepare: Called before the work, in every process.
+    """
     rates: dict[str, float] = {}
     cpus = []
     for name, count, work in ways:
         before()
-        units, wall, cpu = in_processes(work, count)
+        units, wall, cpu = in_processes(work, count, prepare)
         rates[name] = units / max(wall, 1e-6)
         cpus.append(cpu / max(units, 1))
     return Speed(what, unit, rates, min(cpus))
@@ -288,21 +304,26 @@ def reading(url: str, manifest: Manifest) -> Speed:
     ]
     ranges = ranges[:: max(1, sum(size for *_, size in ranges) // _READ)]
     parallel = max(2 * measure.cores(), open_store(url).parallel_reads)
+    opened: list[Store] = []
+
+    def prepare() -> None:
+        store = open_store(url)  # connections are not shared between processes
+        store.read_range(ranges[0][0], 0, memoryview(bytearray(8)))
+        opened[:] = [store]
 
     def read(count: int) -> Callable[[int], int]:
         def work(number: int) -> int:
-            store = open_store(url)  # connections are not shared between processes
             buffer = memoryview(mmap.mmap(-1, READ_SIZE))
             done = 0
             for name, offset, size in ranges[number::count]:
-                store.read_range(name, offset, buffer[:size])
+                opened[0].read_range(name, offset, buffer[:size])
                 done += size
             return done
 
         return work
 
     ways = [("1 process", 1, read(1)), (f"{parallel} processes", parallel, read(parallel))]
-    return _speed("read the store", "B", ways, drop_caches)
+    return _speed("read the store", "B", ways, drop_caches, prepare)
 
 
 def reading_tree(tree: Path) -> Speed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from benchmarks.results import Results
 from benchmarks.speeds import Speed
 from cachepod.snapshot.publish import TreeSource, publish
 from cachepod.stores.local import LocalStore
+from tests.support.s3 import BUCKET, Server
 from tests.support.snapshots import fingerprint, write_tree
 
 AMOUNTS = Amounts(stored=2_000_000_000, plain=6_000_000_000, compressed=5_000_000_000, files=40_000)
@@ -85,6 +87,19 @@ def test_processes_share_the_work_and_all_of_it_is_counted() -> None:
     assert cpu > 0
 
 
+def test_what_a_process_prepares_is_its_own_and_not_measured() -> None:
+    made: list[int] = []
+
+    def prepare() -> None:
+        time.sleep(0.2)
+        made.append(1)
+
+    units, wall, _ = speeds.in_processes(lambda _: len(made), 2, prepare)
+    assert units == 2
+    assert wall < 0.2
+    assert made == []
+
+
 def test_a_process_that_fails_ends_the_measurement(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="a measurement of the machine failed"):
         speeds.in_processes(lambda number: 1 // number, 2)
@@ -95,7 +110,7 @@ def test_the_medians_of_the_kinds_are_told_with_what_a_core_does_in_a_second() -
     runs = [sample(3.0, 4.0), sample(5.0, 8.0), sample(4.0, 6.0)]
     kinds = profile.by_kind(runs)
     assert kinds["decode"] == {"seconds": 6.0, "cpu": 3.0, "bytes": 6e9, "calls": 1500}
-    assert kinds["start"] == pytest.approx({"seconds": 0.25, "cpu": 0.25, "bytes": 0, "calls": 0})
+    assert kinds["besides"] == pytest.approx({"seconds": 0.25, "cpu": 0.25, "bytes": 0, "calls": 0})
     table = profile.kinds_table("restore", runs)
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["decode"] == ["6.00", "83%", "3.00", "80%", "6.00", "1,500", "2.00 GB/s"]
@@ -176,6 +191,24 @@ def test_the_benchmark_publishes_restores_and_writes_what_it_printed(
     assert "at least: the cores" in labels
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["read", "hash", "zstd", "write", "create", "scan", "Python", "waiting"]
+
+
+def test_a_store_in_s3_is_emptied_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moto: Server, credentials: None
+) -> None:
+    for name, value in {"_SECONDS": 0.01, "_FILES": 5, "_WRITTEN": speeds.CHUNK_SIZE}.items():
+        monkeypatch.setattr(speeds, name, value)
+    tree = write_tree(tmp_path / "tree", {f"f{n}": f"{n} ".encode() * 9000 for n in range(9)})
+    words = ["profile", "--tree", str(tree), "--scratch", str(tmp_path), "--plain", "--rounds", "1"]
+    words += ["--store", moto.url("profiles"), "--json", str(tmp_path / "p.json")]
+    monkeypatch.setattr(sys, "argv", words)
+    profile.main()
+    found = Results.read(tmp_path / "p.json")
+    (run,) = found.samples["restore"]
+    assert run["profile"]["readers"] > 0
+    assert found.table("speeds").rows[0][0] == "read the store"
+    listed = moto.client().list_objects_v2(Bucket=BUCKET, Prefix="profiles/")
+    assert [each["Key"] for each in listed.get("Contents", [])] == []
 
 
 def test_interrupted_what_was_measured_is_kept(
