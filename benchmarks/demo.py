@@ -157,6 +157,8 @@ def _start(title: str, config: Path) -> HookRun:
     _say(f"\n== {title}\n$ {HOOK}\n$ cachepod run -- python program.py")
     then = {"the program": ["python", str(config.with_name("program.py"))]}
     run = run_hook(config, then=then, quiet=False)
+    if run.problems:
+        raise SystemExit(f"failed: {run.problems[0]}")
     _say(run.steps[-1].cost.output.strip())
     return run
 
@@ -211,11 +213,8 @@ def main() -> None:
 
 
 def _verdict(runs: Mapping[str, HookRun]) -> str:
-    hooks = {name: sum(step.cost.seconds for step in run.steps[:-1]) for name, run in runs.items()}
-    return (
-        f"the hook took {hooks['cold']:.1f} s cold and {hooks['warm']:.1f} s warm, "
-        f"{hooks['cold'] / hooks['warm']:.0f} times faster"
-    )
+    cold, warm = (runs[name].hook for name in ("cold", "warm"))
+    return f"the hook took {cold:.1f} s cold and {warm:.1f} s warm, {cold / warm:.0f} times faster"
 
 
 def _remains(folder: Path, prefix: Path | None, store: Path, new_store: bool) -> str:

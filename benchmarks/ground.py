@@ -121,12 +121,14 @@ class DirectoryGround:
     @property
     def kind(self) -> str:
         """What it is."""
-        return "a new directory for each run"
+        deleted = ", those before deleted for want of room" if self._deleted else ""
+        return f"a new directory for each run{deleted}"
 
     def __init__(self, parent: Path, size: int = 0) -> None:
         self._parent = parent
         self._size = size
         self._used: list[Path] = []
+        self._deleted = False
         self._numbers = itertools.count(1)
 
     @contextmanager
@@ -134,6 +136,7 @@ class DirectoryGround:
         """Make, hand out, move out of the way."""
         while self._used and shutil.disk_usage(self._parent).free < 2 * self._size:
             shutil.rmtree(self._used.pop(0))
+            self._deleted = True
         place = self._parent / "run"
         place.mkdir()
         try:

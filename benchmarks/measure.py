@@ -17,15 +17,31 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_LAUNCH = Path(__file__).with_name("launch.py")
+
 
 class CommandFailed(Exception):
-    """A measured command ended with another exit code than the expected ones."""
+    """
+    A measured command ended with another exit code than the expected ones.
+
+    Args:
+        message: For a person: the command, the exit code, the end of its standard error.
+
+        cost: What it took all the same.
+
+        said: The end of its standard error; empty where that was let through.
+    """
+
+    def __init__(self, message: str, cost: Cost, said: str) -> None:
+        super().__init__(message)
+        self.cost = cost
+        self.said = said
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,7 @@ class Cost:
         cpu: CPU seconds, user and system, of the process and its children.
 
         peak: Peak resident bytes of the largest process. The kernel counts from the fork on, so
-            that it is never less than the size of the benchmark itself, some 20 MB.
+            that it is never less than the size of the process that starts it, some 10 MB.
 
         code: Exit code.
 
@@ -108,33 +124,48 @@ def run(
         CommandFailed: Another exit code; the message holds the end of its standard error.
     """
     arguments = [str(part) for part in command]
-    with tempfile.TemporaryFile("w+b") as out, tempfile.TemporaryFile("w+b") as err:
-        started = time.perf_counter()
+    reader, writer = os.pipe()
+    with ExitStack() as stack:
+        told = stack.enter_context(open(reader, "rb"))
+        out, err = (stack.enter_context(tempfile.TemporaryFile("w+b")) for _ in range(2))
         process = subprocess.Popen(
-            arguments,
+            [sys.executable, "-I", "-S", str(_LAUNCH), str(writer), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err if quiet else None,
             cwd=cwd,
             env={**_clean_environment(), **(environ or {})},
+            pass_fds=[writer],
         )
+        os.close(writer)
         watcher = _Watcher(process.pid) if watch else None
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-        resident = watcher.stop() if watcher else 0
-        process.returncode = os.waitstatus_to_exitcode(status)
+        try:
+            report = told.read().decode()
+            process.wait()
+        except BaseException:
+            # Told to stop: what was started ends first, for its ground is about to go.
+            process.terminate()
+            process.wait()
+            raise
+        finally:
+            resident = watcher.stop() if watcher else 0
         out.seek(0)
         output = out.read().decode(errors="replace")
-        if process.returncode not in codes:
-            err.seek(0)
-            said = err.read().decode(errors="replace")[-2000:]
-            raise CommandFailed(f"{' '.join(arguments)}\nexit code {process.returncode}\n{said}")
-    cpu = usage.ru_utime + usage.ru_stime
-    return Cost(seconds, cpu, usage.ru_maxrss * 1024, process.returncode, output, resident)
+        err.seek(0)
+        said = err.read().decode(errors="replace")[-2000:]
+    numbers = report.split()
+    if len(numbers) != 4:
+        raise OSError(f"{arguments[0]} {report or 'could not be measured: ' + said}")
+    seconds, cpu, peak = float(numbers[0]), float(numbers[1]), int(numbers[2])
+    code = os.waitstatus_to_exitcode(int(numbers[3]))
+    cost = Cost(seconds, cpu, peak, code, output, resident)
+    if cost.code not in codes:
+        raise CommandFailed(f"{' '.join(arguments)}\nexit code {cost.code}\n{said}", cost, said)
+    return cost
 
 
 class _Watcher:
-    """Looks at the memory of a process and its descendants five times a second."""
+    """Looks at the memory of all descendants of a process five times a second."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -148,9 +179,11 @@ class _Watcher:
         while not self._over.wait(0.2):
             pending, pages = [self._pid], 0
             while pending:
-                place = f"/proc/{pending.pop()}"
+                pid = pending.pop()
+                place = f"/proc/{pid}"
                 try:
-                    pages += int(Path(place, "statm").read_text().split()[1])
+                    if pid != self._pid:
+                        pages += int(Path(place, "statm").read_text().split()[1])
                     for task in os.listdir(f"{place}/task"):
                         pending += map(
                             int, Path(place, "task", task, "children").read_text().split()
@@ -255,7 +288,8 @@ def tree_size(root: Path) -> tuple[int, int]:
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns are aligned for a terminal, too."""
     grid = [[cell.replace("|", "\\|") for cell in row] for row in (headings, *rows)]
-    widths = [max(len(row[column]) for row in grid) for column in range(len(headings))]
+    # A ruler has a dash at least, beside the colon.
+    widths = [max(2, *(len(row[column]) for row in grid)) for column in range(len(headings))]
 
     def line(row: Sequence[str]) -> str:
         first, *rest = (

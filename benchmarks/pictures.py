@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 OURS = COLOURS[0]
 OTHERS = "#B8C0C8"
+#: The name of a part that gathers what is too small to be shown; always grey.
+OTHER = "other"
 _INK = "#24292F"
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -118,13 +120,14 @@ def draw_bars(title: str, groups: Mapping[str, Sequence[Bar]], *, unit: str = "s
             dict.fromkeys(name for bars in groups.values() for bar in bars for name in bar.parts)
         )
         colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(names)}
+        colours.update({OTHER: OTHERS} if OTHER in names else {})
         for own, (heading, bars) in zip(axes[:, 0], groups.items(), strict=True):
             _bars(own, heading, bars, colours, single=len(names) == 1)
         axes[-1, 0].set_xlabel(unit)
         if len(names) > 1:
             handles = [plt.Rectangle((0, 0), 1, 1, color=colours[name]) for name in names]
             figure.legend(
-                handles, names, loc="outside lower center", ncols=min(len(names), 6), frameon=False
+                handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False
             )
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
         return figure
@@ -252,6 +255,23 @@ def short(value: float) -> str:
         if value >= unit:
             return f"{value / unit:.4g}{suffix}"
     return f"{value:.3g}"
+
+
+def check(path: Path | None) -> None:
+    """
+    Whether a picture could be saved at *path*, before the work is done; None is none.
+
+    Raises:
+        SystemExit: No matplotlib, no such format, no such directory; in words.
+    """
+    if path is None:
+        return
+    formats = _pyplot().figure().canvas.get_supported_filetypes()
+    _pyplot().close()
+    if path.suffix[1:].lower() not in formats:
+        raise SystemExit(f"{path}: a picture is .svg, .png or .pdf, by its name")
+    if not path.absolute().parent.is_dir():
+        raise SystemExit(f"{path}: there is no such directory")
 
 
 def save(figure: Figure, path: Path) -> None:

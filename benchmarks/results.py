@@ -108,7 +108,11 @@ class Results:
             document = json.loads(path.read_text(encoding="utf-8"))
             document["tables"] = tuple(Table(**table) for table in document["tables"])
             return cls(**document)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise SystemExit(f"{path} cannot be read: {error.strerror}") from None
+        except KeyError as error:
+            raise SystemExit(f"{path} is no result of a benchmark: it has no {error}") from None
+        except (ValueError, TypeError) as error:
             raise SystemExit(f"{path} is no result of a benchmark: {error}") from None
 
 
