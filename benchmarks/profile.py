@@ -166,24 +166,30 @@ def _rate(kind: Mapping[str, float]) -> str:
 
 
 def distance_table(samples: Mapping[str, Sequence[Mapping[str, Any]]], floor: list[Floor]) -> Table:
-    """Wall time of the whole command beside the floor."""
+    """Wall and CPU time of the whole command beside the floor, and beside the least CPU time."""
     rows = []
     for each in floor:
         runs = [run["seconds"] for run in samples[each.operation]]
         seconds = measure.median(runs)
+        cpu = measure.median([run["cpu"] for run in samples[each.operation]])
+        least = sum(each.work.values())
         rows.append(
             [
                 f"cachepod {each.operation}",
                 f"{seconds:.2f}",
                 measure.spread(runs),
-                f"{measure.median([run['cpu'] for run in samples[each.operation]]):.2f}",
                 f"{each.seconds:.2f}",
                 each.longest.name,
                 f"{seconds / each.seconds:.2f}" if each.seconds else "",
+                f"{cpu:.2f}",
+                f"{least:.2f}",
+                f"{cpu / least:.2f}" if least else "",
             ]
         )
-    headings = ["command", "median s", "range", "CPU s", "floor s", "set by", "distance"]
-    return Table("distance", headings, rows)
+    headings = ["command", "median s", "range", "floor s", "set by", "distance"]
+    headings += ["CPU s", "least CPU s", "ratio"]
+    notes = ["Other work on the machine lengthens wall time, and hardly CPU time."]
+    return Table("distance", headings, rows, notes)
 
 
 def draw(found: Results) -> Figure:
