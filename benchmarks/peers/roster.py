@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from benchmarks.peers.archives import Cachepod, Squashfs, Tar
+from benchmarks.peers.backups import Borg, Restic
+from benchmarks.peers.buckets import Aws, RcloneCat, RcloneCopy, RcloneTree, S5cmd
 from benchmarks.peers.copies import Copy, Rsync, VolumeCache
+from benchmarks.peers.inplace import InPlace
+from benchmarks.peers.installers import Pip, Uv, UvBytecode
 from benchmarks.peers.peer import Peer, Settings
 
 PEERS: tuple[type[Peer], ...] = (
@@ -13,6 +17,17 @@ PEERS: tuple[type[Peer], ...] = (
     Copy,
     Rsync,
     VolumeCache,
+    Restic,
+    Borg,
+    Uv,
+    UvBytecode,
+    Pip,
+    InPlace,
+    Aws,
+    S5cmd,
+    RcloneCat,
+    RcloneCopy,
+    RcloneTree,
 )
 
 

@@ -1,0 +1,36 @@
+"""No restore at all: the environment lies on the volume, and is used from there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.peers.copies import PLAIN, plain_copy
+from benchmarks.peers.peer import Peer, Where, said
+
+
+class InPlace(Peer):
+    """A virtual environment on the volume itself."""
+
+    name = "a venv on the volume, used in place"
+    set_up = "The environment was copied to the volume once; nothing is copied when it is used."
+    leaves_out = (
+        "A venv on the volume, used in place: nothing is copied; every container, and every import "
+        "of something else, reads from the volume again."
+    )
+    shares = PLAIN
+
+    def versions(self) -> dict[str, str]:
+        """Of what copied it."""
+        return {"cp": said(["cp", "--version"]).rpartition(" ")[2]}
+
+    def publish(self, tree: Path, where: Where) -> list[str]:
+        """The copy."""
+        return ["cp", "-a", str(tree), str(plain_copy(where))]
+
+    def restore(self, where: Where, target: Path) -> None:
+        """Nothing."""
+        return
+
+    def python(self, where: Where, target: Path) -> Path:
+        """That of the copy."""
+        return plain_copy(where) / "bin" / "python"
