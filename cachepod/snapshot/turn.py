@@ -7,6 +7,7 @@ whether it is worth while to wait for it.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from cachepod.snapshot.claim import Holder
 from cachepod.snapshot.lease import Clock, Lease, Sight, Sleep, Standing, Watch
 from cachepod.stores.base import WriteStore
 
-PAUSE = (0.5, 5.0)  # seconds between two looks: at first, and at most
+PAUSE = (0.5, 5.0)  # seconds between two looks at the lease: at first, and at most
+GLANCE = 1.0  # seconds, at most, between two questions whether the work is done: they cost little
 
 
 class Ending(str, Enum):
@@ -78,8 +80,9 @@ def await_turn(
 
         name: A key for its build, ``fill.<key>`` for the filling of one store.
 
-        ready: Whether the work is done. Asked at every look, and once more when the lease was
-            taken. It must not raise what should not end the waiting.
+        ready: Whether the work is done. Asked at every look, every second between two of them,
+            and once more when the lease was taken. It must not raise what should not end the
+            waiting.
 
         wait: Seconds; 0 takes a lease that can be had, and does not wait for another.
 
@@ -137,8 +140,13 @@ def await_turn(
             if trouble is not None:
                 raise trouble
             return ended(Ending.TIRED)
-        sleep(min(left, pause * random.uniform(0.5, 1.0)))
+        moment = min(left, pause * random.uniform(0.5, 1.0))
         pause = min(1.5 * pause, PAUSE[1])
+        glances = math.ceil(moment / GLANCE)
+        for number in range(glances):
+            sleep(moment / glances)
+            if number + 1 < glances and ready():
+                return ended(Ending.READY)
 
 
 def _is_needed(lease: Lease, ready: Callable[[], bool]) -> bool:

@@ -238,7 +238,8 @@ def _record(store: WriteStore, key: str, use: Use, hour: str, chance: Callable[[
             use = replace(use, weight=_ONE_IN)
     if use.event is Event.MISS and not exists(store, FORMAT_OBJECT):
         return  # there is no store yet, and a miss is no reason to make one
-    put(store, f"{USES}/{key}/{use.name(hour)}", b"")
+    # Nobody else has this name, so whether it is taken need not be asked.
+    store.replace(f"{USES}/{key}/{use.name(hour)}", b"")
 
 
 def read_uses(store: Store) -> Uses:

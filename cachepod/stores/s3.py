@@ -43,8 +43,11 @@ from cachepod.stores.s3url import MIB, S3Location
 from cachepod.stores.s3writer import S3Writer
 from cachepod.stores.wrappers import Patience
 
-_PART = 64 * MIB
+# Small, for nothing is on its way before a first part is full, and each writer keeps one in memory.
+_PART = 16 * MIB
 _LEAST_PART = 8 * MIB
+_ON_THEIR_WAY = 128 * MIB  # bytes of parts that wait for their answers across a network
+_MOST_AT_ONCE = 16
 _LARGEST_OBJECT = 2**50  # bytes; larger ones no service has, and some fail at the number
 _LOCKS = 64
 
@@ -301,17 +304,20 @@ def upload_size(asked: int) -> tuple[int, int]:
     """
     Bytes of a part, and parts on their way at once.
 
-    A publish has one writer more than cores, each with a part that fills and, on average, one
-    that is on its way: together at most a quarter of the memory that there is.
+    A publish has one writer more than cores, each with a part that fills. Together with those on
+    their way they take at most a quarter of the memory that there is.
 
     Args:
         asked: The part's size as the user wants it, or 0.
     """
-    at_once = min(cores() + 1, 16)
-    size = _PART
-    while size > _LEAST_PART and 2 * size * (cores() + 1) > memory() // 4:
+    writers, room = cores() + 1, memory() // 4
+    size = asked or _PART
+    while not asked and size > _LEAST_PART and writers * size + _ON_THEIR_WAY > room:
         size //= 2
-    return asked or size, at_once
+    at_once = min(max(writers, _ON_THEIR_WAY // size), _MOST_AT_ONCE)
+    while at_once > 2 and (writers + at_once) * size > room:
+        at_once -= 1
+    return size, at_once
 
 
 def _seconds(moment: datetime) -> float:

@@ -118,7 +118,7 @@ def test_a_publish_that_finds_its_snapshot_notes_nothing(tiers: tuple[Named, Nam
 
 def test_trouble_is_a_sentence_and_no_error(tiers: tuple[Named, Named]) -> None:
     near, _ = tiers
-    stores = [FaultyStore(near, {"create": "U*"})]
+    stores = [FaultyStore(near, {"replace": "U*"})]
     said = note_restore(Restoration("restored", "k", store="near", report=REPORT), stores, 4.0)
     assert "fails by design" in said
     assert note_restore(Restoration("miss", "k", exit_code=3), [], 1.0) == ""

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from tests.support.leases import (
     LosesReplacements,
     World,
 )
-from tests.support.stores import Around, FaultyStore
+from tests.support.stores import Around, CountingStore, FaultyStore
 
 NAME = "some-key"
 
@@ -99,6 +100,26 @@ def test_a_living_holder_is_waited_for_until_the_patience_ends(
     assert got.elapsed == pytest.approx(240, abs=20)
     assert [sight.elapsed for sight in told] == sorted(sight.elapsed for sight in told)
     assert 240 / 5 <= len(told) < 240
+
+
+def test_that_the_work_is_done_is_seen_within_a_second_and_the_lease_is_looked_at_less_often(
+    world: World, store: MemoryStore
+) -> None:
+    alive(world, taken(world, store))
+    counted = CountingStore(store)
+    asked: list[float] = []
+
+    def ready() -> bool:
+        asked.append(world.clock())
+        return world.clock() >= done
+
+    done = world.clock() + 60
+    got = turn(world, counted, ready=ready)
+    assert got.ending is Ending.READY
+    assert 60 <= got.waited < 61.001
+    assert max(after - before for before, after in pairwise(asked)) < 1.001
+    assert len(asked) <= 120
+    assert counted.calls["list"] + counted.calls["read"] <= 2 * 30
 
 
 def test_a_dead_holder_is_noticed_within_a_minute(world: World, store: MemoryStore) -> None:

@@ -208,14 +208,14 @@ def test_no_fault_of_a_store_is_an_error_of_a_start(method: str, letter: str) ->
 
 
 def test_why_a_use_is_not_noted_is_told_in_one_sentence() -> None:
-    store = FaultyStore(MemoryStore(), {"create": "U*"})
+    store = FaultyStore(MemoryStore(), {"replace": "U*"})
     said = record(store, KEY, HIT)
-    assert said == f"the use of {KEY} is not noted: store memory:: create fails by design"
+    assert said == f"the use of {KEY} is not noted: store memory:: replace fails by design"
 
 
 def test_a_bug_in_a_store_is_no_error_of_a_start() -> None:
     class Broken(MemoryStore):
-        def create(self, name: str) -> None:  # type: ignore[override]
+        def replace(self, name: str, data: object) -> None:
             raise ZeroDivisionError(name)
 
     assert "ZeroDivisionError" in record(Broken(), KEY, HIT)
@@ -225,7 +225,7 @@ def test_a_store_that_does_not_answer_is_not_waited_for() -> None:
     release = threading.Event()
 
     class Wedged(MemoryStore):
-        def create(self, name: str) -> None:  # type: ignore[override]
+        def replace(self, name: str, data: object) -> None:
             release.wait()
             raise AssertionError("never")
 
@@ -244,3 +244,9 @@ def test_how_long_an_install_took_reaches_whoever_restores_it() -> None:
     assert install_seconds(summary({})) == 0.0
     for nonsense in ("nan", "inf", "-3", "x", "1e400", ""):
         assert install_seconds(summary({"install_seconds": nonsense})) == 0.0
+
+
+def test_a_record_costs_one_request_that_writes(tmp_path: Path) -> None:
+    store = CountingStore(LocalStore(tmp_path / "store"))
+    assert record(store, KEY, Use(Event.PUBLISH, 4.0)) == ""
+    assert store.calls == {"replace": 1}

@@ -436,12 +436,14 @@ def test_parts_fit_into_the_memory_that_there_is(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr("cachepod.stores.s3.memory", lambda: memory)
         return upload_size(0)
 
-    assert limits(2, 24 << 30) == (64 * MIB, 3)
-    assert limits(2, 2 << 30) == (64 * MIB, 3)
-    assert limits(2, 1 << 30) == (32 * MIB, 3)
+    assert limits(2, 24 << 30) == (16 * MIB, 8)
+    assert limits(2, 1 << 30) == (16 * MIB, 8)
+    assert limits(2, 512 << 20) == (8 * MIB, 13)
     assert limits(1, 128 << 20) == (8 * MIB, 2)
-    assert limits(64, 256 << 30) == (64 * MIB, 16)
+    assert limits(64, 256 << 30) == (16 * MIB, 16)
     assert upload_size(5 * MIB)[0] == 5 * MIB
+    limits(2, 1 << 30)
+    assert upload_size(64 * MIB) == (64 * MIB, 2)
 
 
 # Processes
