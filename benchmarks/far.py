@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from benchmarks.wire import DOWN, UP, Wire
 from cachepod.stores import url as urls
@@ -189,7 +189,11 @@ def main() -> None:
     given = parser.parse_args()
     wire = Wire(given.wire)
     open_store = urls.open_store
-    urls.open_store = lambda url: Far(open_store(url), wire, given.parallel)
+
+    def far(*words: Any, **more: Any) -> Far:
+        return Far(open_store(*words, **more), wire, given.parallel)
+
+    urls.open_store = far  # type: ignore[assignment]
     if given.gate:
         if given.program == "cachepod":
             for module in _NEEDED:

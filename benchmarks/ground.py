@@ -146,6 +146,51 @@ class DirectoryGround:
             place.rename(self._used[-1])
 
 
+class MemoryGround:
+    """A tmpfs for each run: for what is to be measured without a disk; needs root."""
+
+    @property
+    def kind(self) -> str:
+        """What it is."""
+        return "a new tmpfs for each run"
+
+    def __init__(self, mount: Path) -> None:
+        self._mount = mount
+
+    @contextmanager
+    def fresh(self) -> Iterator[Path]:
+        """Mount, hand out, unmount."""
+        _command("mount", "-t", "tmpfs", "-o", "size=100%,mode=755", "bench", str(self._mount))
+        try:
+            yield self._mount
+        finally:
+            _command("umount", str(self._mount))
+
+
+@contextmanager
+def open_memory_ground(scratch: Path) -> Iterator[Ground]:
+    """
+    Ground in memory, mounted below *scratch*.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: It cannot be had here.
+    """
+    with tempfile.TemporaryDirectory(prefix="ground-", dir=scratch) as folder:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        ground = MemoryGround(Path(folder))
+        with ground.fresh():
+            pass
+        yield ground
+
+
+def free_memory() -> int:
+    """Bytes that programs could still take, by the kernel's own estimate."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 @contextmanager
 def open_ground(
     scratch: Path, size: int, *, inodes: int = 500_000, plain: bool = False

@@ -13,14 +13,17 @@ counted until their processes end. ``tar`` is ``zstd -dc | tar -x`` over the sam
 containers with new requirements run the real start-up hook, of which one installs and the others
 wait, see :mod:`benchmarks.scale.fleet`.
 
-Real containers have cores of their own; these share the few of this machine. So the tree that is
-made for it takes little CPU time, and a row says whether the wire or the cores were the bound.
+Real containers have cores and disks of their own; these share those of this machine. So the tree
+that is made for it takes little CPU time, a row says whether the wire or the cores were the bound,
+and all write to memory where it is large enough (``--ground disk`` has them write to a disk).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -28,7 +31,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure, stores
-from benchmarks.ground import Ground, LoopGround, drop_caches, open_ground
+from benchmarks.ground import (
+    DirectoryGround,
+    Ground,
+    drop_caches,
+    free_memory,
+    open_ground,
+    open_memory_ground,
+)
 from benchmarks.pictures import Curve, Panel, draw_curves
 from benchmarks.results import Results, Table
 from benchmarks.scale import fleet
@@ -63,7 +73,7 @@ def run_containers(way: str, count: int, rate: float, subject: Subject, ground: 
             drop_caches()
             _warm(subject.folder)
             done = run_together([command(place) for place in places], wire)
-            if not isinstance(ground, LoopGround):
+            if isinstance(ground, DirectoryGround):
                 for place in places:  # else the disk would have to hold those of all runs
                     shutil.rmtree(place)
     finally:
@@ -300,13 +310,19 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scale.containers", description=(__doc__ or "").splitlines()[1]
     )
-    add_options(parser, size=0.2, rounds=1)
+    add_options(parser, size=0.1, rounds=3)
     more = parser.add_argument
     more("--containers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], metavar="N")
     more("--rate", type=float, nargs="+", default=[200, 400], metavar="MB/S")
     more("--way", choices=[*NAMES, "fleet"], nargs="+", default=[*NAMES, "fleet"])
     more("--install", type=float, default=10, metavar="S", help="seconds of the fleet's install")
-    more("--plain", action="store_true", help="directories, no loop devices")
+    more(
+        "--ground",
+        choices=["memory", "disk", "directory"],
+        default="memory",
+        help="where containers write: memory, where it is large enough; a new file system on the "
+        "disk for each run; or plain directories",
+    )
     return parser.parse_args(arguments)
 
 
@@ -322,15 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "tar" in ways:
             make_archive(subject)
         fitting = _fitting(options.containers, subject) if ways else []
-        most = max(fitting, default=1)
-        ground = stack.enter_context(
-            open_ground(
-                options.scratch,
-                int(most * subject.size * 1.1) if ways else 1,
-                inodes=most * (2 * subject.files + 2_000) + 10_000,
-                plain=options.plain or not ways,
-            )
-        )
+        ground = _ground(stack, options, subject, max(fitting, default=0))
         about = {"tree": subject.text, "rounds": options.rounds, "ground": ground.kind}
         if left := sorted(set(options.containers) - set(fitting)) if ways else []:
             about["not enough disk for"] = f"{', '.join(map(str, left))} containers"
@@ -353,6 +361,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     for count in options.containers:
                         _add_fleet(samples, count, number, options, subject.folder)
                         keeper.keep(samples)
+
+
+def _ground(stack: ExitStack, options: argparse.Namespace, subject: Subject, most: int) -> Ground:
+    """In memory where *most* trees take half of it at most, else on a disk."""
+    need = int(most * subject.size * 1.1)
+    if options.ground == "memory" and os.geteuid() == 0 and need <= free_memory() // 2:
+        try:
+            return stack.enter_context(open_memory_ground(options.scratch))
+        except (OSError, subprocess.CalledProcessError) as error:
+            tell(f"no ground in memory here ({error}): using a disk")
+    inodes = most * (2 * subject.files + 2_000) + 10_000
+    plain = options.ground == "directory" or not most
+    return stack.enter_context(open_ground(options.scratch, need, inodes=inodes, plain=plain))
 
 
 def _fitting(counts: Sequence[int], subject: Subject) -> list[int]:

@@ -15,7 +15,7 @@ from benchmarks.scale.together import Together
 from benchmarks.wire import Wire
 from tests.support.mounts import need_root
 
-SMALL = ["--size", "0.002", "--plain"]
+SMALL = ["--size", "0.002", "--rounds", "1", "--ground", "directory"]
 
 
 def test_containers_restore_at_once_and_every_byte_goes_over_the_wire(
@@ -65,6 +65,16 @@ def test_a_container_that_fails_ends_the_others_too(tmp_path: Path) -> None:
         together.run_together([command(tmp_path / "a"), command(tmp_path / "b")], wire)
     with pytest.raises(CommandFailed, match="no such program"):  # never came to the gate
         together.run_together([["bash", "-c", "echo no such program >&2; exit 1"]], wire)
+
+
+@pytest.mark.root
+def test_containers_write_to_memory_where_that_goes(tmp_path: Path) -> None:
+    need_root("mounting")
+    made = tmp_path / "containers.json"
+    options = ["--containers", "2", "--rate", "400", "--way", "cachepod", "--ground", "memory"]
+    containers.main([*SMALL, *options, "--scratch", str(tmp_path), "--json", str(made)])
+    assert Results.read(made).subject["ground"] == "a new tmpfs for each run"
+    assert f" {tmp_path}" not in Path("/proc/mounts").read_text()
 
 
 def a_run(ends: Sequence[float], moved: int, busy: float) -> Together:
