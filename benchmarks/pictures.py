@@ -220,7 +220,12 @@ def _curves(axes: Axes, panel: Panel, *, legend: bool) -> None:
     axes.set_xlabel(panel.x)
     axes.set_ylabel(panel.y)
     axes.set_title(panel.title, loc="left", fontsize=10)
-    if legend:
+    if legend and len(panel.curves) > 3:
+        # Below, where it hides nothing.
+        axes.legend(
+            frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3
+        )
+    elif legend:
         axes.legend(frameon=False, fontsize=9)
 
 

@@ -79,6 +79,10 @@ class Shape:
         stored: Other values: by heading, the step, or none for the point, and what of it.
 
         axis: Name of *x* in pictures, and how many make one there.
+
+        groups: Titles of panels, and the steps in each; all of them under *title* without any.
+
+        amounts: Titles of more panels, with the unit and the headings of *stored* in each.
     """
 
     title: str
@@ -90,6 +94,8 @@ class Shape:
     more: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
     stored: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
     axis: tuple[str, float] = ("files", 1)
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    amounts: Mapping[str, tuple[str, Sequence[str]]] = field(default_factory=dict)
 
     def tables(self, name: str, points: Sequence[Point]) -> list[Table]:
         """Seconds as *name*; *name* with ``-cpu``, ``-memory``, ``-store`` and ``-growth``."""
@@ -141,27 +147,30 @@ class Shape:
         return growth_table(f"{name}-growth", curves, self.each, self.of)
 
     def panels(self, points: Sequence[Point]) -> list[Panel]:
-        """Time and memory; none of no points."""
+        """Time and memory of every group of steps, and the amounts; none of no points."""
         if not points:
             return []
-        name, unit = self.axis
         made = []
-        for title, y, value in (("time", "seconds", seconds), ("memory", "peak MB", peak)):
-            curves = []
-            for step, label in self.steps.items():
-                known = [p for p in points if values(p, step, value)]
-                ranges = [values(point, step, value) for point in known]
-                curves.append(
-                    Curve(
-                        label,
-                        [point[self.x] / unit for point in known],
-                        [measure.median(each) for each in ranges],
-                        [min(each) for each in ranges],
-                        [max(each) for each in ranges],
-                    )
-                )
-            made.append(Panel(f"{self.title}: {title}", name, y, curves, linear=y == "seconds"))
+        for title, steps in (self.groups or {self.title: list(self.steps)}).items():
+            for what, unit, value in (("time", "seconds", seconds), ("memory", "peak MB", peak)):
+                curves = [self._curve(self.steps[step], points, step, value) for step in steps]
+                linear = unit == "seconds" and not self.groups
+                made.append(Panel(f"{title}: {what}", self.axis[0], unit, curves, linear=linear))
+        for title, (unit, labels) in self.amounts.items():
+            curves = [self._curve(label, points, *self.stored[label]) for label in labels]
+            made.append(Panel(title, self.axis[0], unit, curves))
         return made
+
+    def _curve(self, label: str, points: Sequence[Point], step: str, value: Value) -> Curve:
+        known = [point for point in points if values(point, step, value)]
+        ranges = [values(point, step, value) for point in known]
+        return Curve(
+            label,
+            [point[self.x] / self.axis[1] for point in known],
+            [measure.median(each) for each in ranges],
+            [min(each) for each in ranges],
+            [max(each) for each in ranges],
+        )
 
 
 def values(point: Point, step: str, value: Value) -> list[float]:

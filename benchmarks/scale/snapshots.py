@@ -72,11 +72,20 @@ SHAPES = {
             "stored by one more MB": ("publish", lambda done: done["written"] / 1e6),
         },
         axis=("snapshots", 1),
+        groups={
+            "a start": ("hit", "first", "partial", "miss", "publish"),
+            "a look at the store": (*_LOOKING, "verify"),
+        },
+        amounts={
+            "what they take": ("MB", ("plain MB of all", "stored MB", "manifests MB")),
+            "packs": ("packs", ("packs", "packs that the newest needs")),
+        },
     ),
     "made-up": Shape(
         *("made-up snapshots", "snapshots", _HEADS, "100 snapshots", 100, _LOOKING),
         stored={"manifests MB": _megabytes("manifests")},
         axis=("snapshots", 1),
+        groups={"made-up snapshots of a real size": tuple(_LOOKING)},
     ),
 }
 

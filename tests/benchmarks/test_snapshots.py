@@ -55,8 +55,10 @@ def test_every_step_at_every_number_is_measured_shown_and_drawn(
         assert set(done) == set(snapshots.STEPS)
     titles = [axes.get_title(loc="left") for axes in snapshots.draw(found).axes]
     assert titles == [
-        *("real snapshots: time", "real snapshots: memory"),
-        *("made-up snapshots: time", "made-up snapshots: memory"),
+        *("a start: time", "a start: memory"),
+        *("a look at the store: time", "a look at the store: memory"),
+        *("what they take", "packs"),
+        *("made-up snapshots of a real size: time", "made-up snapshots of a real size: memory"),
     ]
     assert picture.read_text(encoding="utf-8").startswith("<?xml")
 
