@@ -35,7 +35,7 @@ from enum import Enum
 from cachepod.errors import CachepodError
 from cachepod.model.names import FORMAT_OBJECT, USES, is_component
 from cachepod.model.summary import Summary
-from cachepod.stores.base import ObjectInfo, Store, WriteStore, exists, put
+from cachepod.stores.base import ObjectInfo, Store, WriteStore, exists
 
 #: Of a record, in seconds; older ones are of no use to a policy and are swept by a prune.
 KEPT = 90 * 86_400.0
@@ -231,11 +231,13 @@ def record(
 def _record(store: WriteStore, key: str, use: Use, hour: str, chance: Callable[[], float]) -> None:
     if use.event is Event.HIT and store.parallel_reads:
         short = f"{USES}/{key}/{hour}"
-        first = not exists(store, short) and put(store, short, b"")
-        if not first:
+        if exists(store, short):
             if chance() * _ONE_IN >= 1:
                 return
             use = replace(use, weight=_ONE_IN)
+        else:
+            # Several may find none at one moment. Each records itself, so the sum is right.
+            store.replace(short, b"")
     if use.event is Event.MISS and not exists(store, FORMAT_OBJECT):
         return  # there is no store yet, and a miss is no reason to make one
     # Nobody else has this name, so whether it is taken need not be asked.

@@ -94,6 +94,12 @@ def test_a_hit_on_a_remote_store_costs_one_question_most_of_the_time() -> None:
     assert store.calls == {"size": 100}
 
 
+def test_the_first_hit_of_an_hour_on_a_remote_store_costs_three_requests() -> None:
+    store = CountingStore(Remote(MemoryStore()))
+    record(Remote(store), KEY, HIT)
+    assert store.calls == {"size": 1, "replace": 2}
+
+
 def test_the_first_hit_of_every_hour_leaves_its_mark_on_a_remote_store() -> None:
     store = Remote(MemoryStore())
     for hour in range(3):
