@@ -89,7 +89,12 @@ class HookRun:
     @property
     def hook(self) -> float:
         """Seconds of the hook alone."""
-        return sum(step.cost.seconds for step in self.steps if step.name in _COMMANDS)
+        return sum(step.cost.seconds for step in self.commands)
+
+    @property
+    def commands(self) -> tuple[Step, ...]:
+        """The steps of the hook alone."""
+        return tuple(step for step in self.steps if step.name in _COMMANDS)
 
     @property
     def code(self) -> int:

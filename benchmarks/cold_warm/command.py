@@ -96,7 +96,8 @@ def _tables(found: Results) -> tuple[Table, ...]:
     notes = [
         "MB/s: plain bytes of the environment over the whole of the restore",
         "read, stored: compressed bytes from and to the store",
-        "peak: the largest process; all: the processes of a command together",
+        "peak: the hook's largest process, which is often the import of the check; all: the "
+        "processes of one command together",
     ]
     stored = [
         f"{measure.median([start.stored for start in several]) / 1e6:,.1f} MB after a {kind} start"

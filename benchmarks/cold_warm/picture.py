@@ -27,6 +27,7 @@ _LABELS = {
 }
 _PARTS = {
     ("restore", "restore"): "restore files",
+    ("restore", "confirm"): "confirm what is there",
     ("install", "resolve"): "resolve",
     ("install", "packages"): "download and unpack",
     ("install", "bytecode"): "compile bytecode",
@@ -98,7 +99,7 @@ def _bars(
         shown = {name: parts.get(name, 0.0) for name in kept}
         # A median of sums is not the sum of medians; the bar is as long as the table says.
         shown[OTHER] = max(0.0, measure.median(totals) - sum(shown.values()))
-        bars.append(Bar(_LABELS[kind], shown, (min(totals), max(totals)), ours=kind == kinds.WARM))
+        bars.append(Bar(_LABELS[kind], shown, (min(totals), max(totals))))
     return bars
 
 

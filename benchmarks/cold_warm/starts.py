@@ -156,11 +156,15 @@ def by_kind(starts: Starts) -> Table:
                 _rate(runs),
                 _megabytes(runs, "restore", "read"),
                 _megabytes(runs, "publish", "stored_new"),
-                f"{max(step.cost.peak for run in runs for step in run.steps) / 1e6:.0f}",
-                f"{max(step.cost.resident for run in runs for step in run.steps) / 1e6:.0f}",
+                *(f"{max(sizes) / 1e6:.0f}" for sizes in zip(*_sizes(runs), strict=True)),
             ]
         )
     return Table("starts", headings, rows)
+
+
+def _sizes(runs: Sequence[HookRun]) -> list[tuple[int, int]]:
+    """Peak and resident bytes of each command of the hook."""
+    return [(step.cost.peak, step.cost.resident) for run in runs for step in run.commands]
 
 
 def _megabytes(runs: Sequence[HookRun], step: str, name: str) -> str:

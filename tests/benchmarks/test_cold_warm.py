@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -35,7 +36,18 @@ class Worker:
         self, *words: str | Path, env: Mapping[str, str] | None = None, change: str = "beta==1.0"
     ) -> cli.Result:
         """The benchmark of the project's configuration, in its directory."""
-        done = subprocess.run(
+        process = self.start(*words, env=env, change=change)
+        try:
+            out, err = process.communicate(timeout=240)
+        finally:
+            process.kill()
+        return cli.Result(process.returncode, out, err)
+
+    def start(
+        self, *words: str | Path, env: Mapping[str, str] | None = None, change: str = "beta==1.0"
+    ) -> subprocess.Popen[str]:
+        """Start it."""
+        return subprocess.Popen(
             [
                 *(sys.executable, "-m", "benchmarks.cold_warm", *_SMALL),
                 *("--scratch", self.scratch, "--change", change, *words),
@@ -43,12 +55,10 @@ class Worker:
             cwd=self.project.root,
             env=cli.environment(self.project.root, env),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=240,
-            check=False,
         )
-        return cli.Result(done.returncode, done.stdout, done.stderr)
 
     def left(self) -> list[str]:
         """What lies on the disk, and in the store."""
@@ -304,6 +314,29 @@ def test_a_start_that_fails_has_its_row_and_the_others_go_on(worker: Worker) -> 
     assert rows["total"][3] == "failed"
     assert any("partial: install ended with exit code 1: " in note for note in table.notes)
     assert "is done" in done.out.strip().splitlines()[-1]
+    assert worker.left() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_stopped_in_the_middle_it_shows_what_it_has_and_leaves_nothing(
+    worker: Worker, number: int
+) -> None:
+    file = worker.scratch.parent / "stopped.json"
+    process = worker.start("--warm", "100", "--partial", "0", "--json", file)
+    try:
+        assert process.stderr is not None
+        told = ["", ""]
+        while "warm" not in told[-1]:
+            told.append(process.stderr.readline())
+            assert told[-1], told
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert err.strip().splitlines()[-1] == "interrupted: what was measured until then is above"
+    assert "`import alpha` is done" in out
+    assert Results.read(file).table("phases").headings[:3] == ["seconds", "cold", "warm"]
     assert worker.left() == []
 
 
