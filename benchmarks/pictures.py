@@ -191,8 +191,9 @@ def draw_curves(title: str, panels: Sequence[Panel], *, columns: int = 2) -> Fig
             _curves(own, panel, legend=not shared and len(panel.curves) > 1)
         if shared:
             handles, names = cells[0].get_legend_handles_labels()
-            columns = min(len(names), 4 * columns // 2)
-            figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+            longest = max(map(len, names)) + 8  # letters, with the piece of line before them
+            beside = max(1, min(len(names), int(12 * figure.get_figwidth()) // longest))
+            figure.legend(handles, names, loc="outside lower center", ncols=beside, frameon=False)
         for own in cells[len(panels) :]:
             own.set_visible(False)
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
