@@ -15,6 +15,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from time import perf_counter
 
 import zstandard
 from blake3 import blake3
@@ -256,27 +257,31 @@ class _Worker:
         extents = engine.manifest.extents
         wanted, alone = engine.wanted, engine.plan.alone
         watch = self.watch
-        create, write = watch.of(CREATE), watch.of(WRITE)
         watch.lap(PYTHON)
-        files = 0
+        files = size = 0
+        writing = 0.0
         for at in range(part.begin, part.end):
             row = extents.entry[at]
             if not wanted[row] or alone[row]:
                 continue
             start, length = extents.start[at], extents.length[at]
-            watch.next_file()
             descriptor = engine.open(row)
-            watch.tick(create)
+            looked_at = watch.looks_at(files, length)
+            if looked_at:
+                watch.write_begins()
+            begun = perf_counter()
             try:
                 _write(descriptor, plain[start : start + length])
             except OSError as error:
                 os.close(descriptor)
                 raise engine.writing(row, error) from error
-            watch.tick(write, length, 1)
+            writing += perf_counter() - begun
+            if looked_at:
+                watch.write_ends(length)
             engine.close(descriptor, row)
-            watch.tick(create, calls=1)
             files += 1
-        watch.files_done()
+            size += length
+        watch.files_end(files, size, writing)
         return files
 
     def _big_file(self, job: Job) -> None:

@@ -31,8 +31,9 @@ KINDS = (
     *(SCAN, COMPARE, READ, WAIT, HASH, DECODE, COMPRESS, WRITE, CREATE),
     *(SWAP, COMMIT, PYTHON, IDLE),
 )
-#: Of so many small files one is measured by the thread's CPU clock, which is a system call.
-_SAMPLED = 16
+#: Of so many small files the write of one is looked at with the CPU's clock, which is a system
+#: call; and that of each which is so long, for it costs far more than the look.
+_SAMPLED, _LONG = 16, 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,12 @@ class Profile:
 
 
 class Lap:
-    """A sum of laps of one kind, in one thread; *sampled* are CPU seconds of small files."""
+    """A sum of laps of one kind, in one thread."""
 
-    __slots__ = ("calls", "cpu", "sampled", "seconds", "size")
+    __slots__ = ("calls", "cpu", "seconds", "size")
 
     def __init__(self) -> None:
-        self.seconds = self.cpu = self.sampled = 0.0
+        self.seconds = self.cpu = 0.0
         self.size = self.calls = 0
 
 
@@ -93,11 +94,8 @@ class Watch:
         self.laps: dict[str, Lap] = {}
         self.begun = self.ended = perf_counter()
         self._cpu = thread_time()
-        self._python = self.of(PYTHON)
-        self._files = 0
-        self._files_cpu = 0.0
-        self._sampling = False
-        self._sampled_at = 0.0
+        self._files = self._long = self._looks = 0
+        self._files_cpu = self._long_cpu = self._short_cpu = self._looked_at = 0.0
 
     def of(self, kind: str) -> Lap:
         """The sum for *kind*."""
@@ -120,45 +118,59 @@ class Watch:
         """Begin a lap now: what went by since the last is nobody's."""
         self.ended, self._cpu = perf_counter(), thread_time()
 
-    # Small files, of which there are many: only one clock for most of them.
+    # Small files, of which there are many. Whoever writes them reads the wall clock around each
+    # write; this one reads the CPU's around the writes of long ones and of some of the others.
 
-    def next_file(self) -> None:
-        """A small file begins: what went by since the last lap or tick was Python."""
-        self.tick(self._python)
-        self._files += 1
-        self._sampling = self._files % _SAMPLED == 1
-        if self._sampling:
-            self._sampled_at = thread_time()
+    def looks_at(self, number: int, length: int) -> bool:
+        """Whether the write of *length* bytes of file *number* of its row is to be looked at."""
+        return length >= _LONG or not number % _SAMPLED
 
-    def tick(self, lap: Lap, size: int = 0, calls: int = 0) -> None:
-        """What went by since the last lap or tick was that of *lap*; its CPU time counts later."""
-        wall = perf_counter()
-        lap.seconds += wall - self.ended
-        lap.size += size
-        lap.calls += calls
-        self.ended = wall
-        if self._sampling:
-            cpu = thread_time()
-            lap.sampled += cpu - self._sampled_at
-            self._sampled_at = cpu
+    def write_begins(self) -> None:
+        """A write that is looked at."""
+        self._looked_at = thread_time()
 
-    def files_done(self) -> None:
-        """A row of small files is over; their CPU time is divided as that of those measured."""
-        self._sampling = False
-        self.tick(self._python)
-        cpu = thread_time()
+    def write_ends(self, length: int) -> None:
+        """It wrote *length* bytes."""
+        cpu = thread_time() - self._looked_at
+        if length >= _LONG:
+            self._long_cpu += cpu
+            self._long += 1
+        else:
+            self._short_cpu += cpu
+            self._looks += 1
+
+    def files_end(self, files: int, size: int, writing: float) -> None:
+        """
+        A row of them, begun after a lap, is over: what was not writing was creating.
+
+        Args:
+            files: How many.
+
+            size: Their bytes.
+
+            writing: Seconds of their writes.
+        """
+        wall, cpu = perf_counter(), thread_time()
+        create, write = self.of(CREATE), self.of(WRITE)
+        create.seconds += wall - self.ended - writing
+        create.calls += files
+        write.seconds += writing
+        write.size += size
+        write.calls += files
+        self._files += files
         self._files_cpu += cpu - self._cpu
-        self._cpu = cpu
+        self.ended, self._cpu = wall, cpu
 
     def close(self) -> None:
         """The thread's work is over."""
         self.lap(PYTHON)
-        sampled = sum(lap.sampled for lap in self.laps.values())
-        if not sampled:
-            self._python.cpu += self._files_cpu
-        else:
-            for lap in self.laps.values():
-                lap.cpu += self._files_cpu * lap.sampled / sampled
+        if not self._files_cpu:
+            return
+        short = self._files - self._long
+        writing = self._long_cpu + self._short_cpu * short / max(1, self._looks)
+        writing = min(writing, self._files_cpu)
+        self.of(WRITE).cpu += writing
+        self.of(CREATE).cpu += self._files_cpu - writing
         self._files_cpu = 0.0
 
 

@@ -163,20 +163,26 @@ def test_a_restore_that_fails_fails_as_it_does_without(room: Path) -> None:
 def test_the_cpu_time_of_many_small_files_is_shared_out_whole() -> None:
     spent = Spent()
     watch = spent.main
-    create, write = watch.of("create"), watch.of("write")
     before = time.thread_time()
-    for _ in range(100):
-        watch.next_file()
-        sum(range(20_000))  # some hundred microseconds
-        watch.tick(create, calls=1)
-        watch.tick(write, 7, 1)
-    watch.files_done()
+    for _ in range(4):
+        watch.lap("python")
+        for number in range(32):
+            sum(range(30_000))  # some hundred microseconds to create it, and as many to write it
+            length = 100_000 if number % 3 == 1 else 7
+            if watch.looks_at(number, length):
+                watch.write_begins()
+                sum(range(30_000))
+                watch.write_ends(length)
+            else:
+                sum(range(30_000))
+        watch.files_end(32, 700, 0.001)
     profile = spent.end()
     used = time.thread_time() - before
     told = sum(kind.cpu for kind in profile.kinds.values())
     assert told == pytest.approx(used, rel=0.2)
-    assert profile.kinds["create"].cpu > 0.8 * told
-    assert (profile.kinds["write"].size, profile.kinds["write"].calls) == (700, 100)
+    assert profile.kinds["create"].cpu == pytest.approx(profile.kinds["write"].cpu, rel=0.4)
+    assert (profile.kinds["write"].size, profile.kinds["write"].calls) == (2800, 128)
+    assert profile.kinds["write"].seconds == pytest.approx(0.004)
 
 
 def test_a_thread_that_comes_late_or_is_stuck_is_idle_for_the_rest() -> None:
