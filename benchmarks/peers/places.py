@@ -99,12 +99,28 @@ class Directory:
 class MooseFS(Directory):
     """A real MooseFS on this machine."""
 
-    def __init__(self, cluster: moosefs.Cluster, name: str, rate: float = 0) -> None:
-        limit = f" and limited to {rate / 1e6:.0f} MB/s, a model of a network" if rate else ""
-        kind = f"MooseFS on this machine, mounted through FUSE{limit}"
+    def __init__(self, cluster: moosefs.Cluster, name: str) -> None:
+        kind = "MooseFS on this machine, mounted through FUSE"
         super().__init__(cluster.mounts[name].path, kind)
         self._cluster = cluster
         self._name = name
+
+    def move_away(self, latency: float, rate: float) -> None:
+        """
+        Let the volume lie behind a network from now on; see :mod:`tests.support.wire`.
+
+        Args:
+            latency: Of a round trip, in seconds.
+
+            rate: Bytes a second that it moves at most; 0 is no limit.
+
+        Raises:
+            Unavailable: It does not work on this machine; in words.
+        """
+        self._cluster.lay_wire(latency, rate)
+        limit = f" at {rate / 1e6:.0f} MB/s" if rate else ""
+        pace = f"{latency * 1e3:g} ms a round trip{limit}"
+        self._kind = f"the same MooseFS behind a model of a network: {pace}"
 
     def versions(self) -> dict[str, str]:
         """Of its client, as of its servers."""
@@ -168,12 +184,9 @@ def local(scratch: Path) -> Iterator[Place]:
 
 
 @contextmanager
-def moosefs_volume(scratch: Path, rate: float = 0) -> Iterator[Place]:
+def moosefs_volume(scratch: Path) -> Iterator[MooseFS]:
     """
     A MooseFS whose data lies below *scratch*.
-
-    Args:
-        rate: Bytes a second that it moves at most; 0 is no limit.
 
     Raises:
         Unavailable: It does not work on this machine; in words.
@@ -187,9 +200,7 @@ def moosefs_volume(scratch: Path, rate: float = 0) -> Iterator[Place]:
         mounted = cluster.mount("volume")
         # What is deleted makes room at once.
         cluster.tool("mfssettrashtime", "-r", "0", mounted.path)
-        if rate:
-            cluster.limit(rate)
-        yield MooseFS(cluster, "volume", rate)
+        yield MooseFS(cluster, "volume")
     finally:
         cluster.stop()
 

@@ -70,6 +70,21 @@ class Source:
         self.found.synced = self.place.durable() is not None
         self._files, self._size = measure.tree_size(self.tree)
 
+    def moved(self, save: Callable[[], None]) -> Source:
+        """The same source, which has come to lie elsewhere, with all that is stored there."""
+        other = Source(
+            self.place,
+            self.ground,
+            self.peers,
+            self.settings,
+            self.tree,
+            save,
+            on_ground=self.on_ground,
+            keep_cache=self.keep_cache,
+        )
+        other._kept = self._kept
+        return other
+
     @property
     def present(self) -> list[Peer]:
         """The peers that can run here."""

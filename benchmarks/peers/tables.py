@@ -13,7 +13,13 @@ from benchmarks.results import Results, Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TITLES = {"local": "a local directory", "moosefs": "MooseFS", "s3": "S3", "volume": "the volume"}
+_TITLES = {
+    "local": "a local directory",
+    "moosefs": "MooseFS",
+    "moosefs-far": "MooseFS behind a network (a model)",
+    "s3": "S3",
+    "volume": "the volume",
+}
 _PUBLISHED = ("publish s", "range", "ratio", "CPU s", "resident MB")
 
 
