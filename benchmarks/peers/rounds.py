@@ -199,6 +199,9 @@ class Source:
                 imported = self._run(row, f"{said} import {module} after", words, {}, place)
                 if imported is None:
                     return
+                if command is None:  # what the machine now remembers of it helps the next one
+                    warm = self._run(row, f"{said} import {module} once more", words, {}, place)
+                    row.warm += [warm.seconds] if warm else []
             row.add(cost, imported)
             row.note = peer.leaves_out
             if command is not None and not peer.leaves_out:

@@ -30,6 +30,8 @@ class Row:
 
         imports: Wall time of the import that followed.
 
+        warm: Wall time of the same import once more, of a peer that is used where it lies.
+
         stored: Bytes that it stored; of a publish only.
 
         note: What a reader must know, such as what it does not bring back.
@@ -41,6 +43,7 @@ class Row:
     cpu: list[float] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
     imports: list[float] = field(default_factory=list)
+    warm: list[float] = field(default_factory=list)
     stored: list[int] = field(default_factory=list)
     note: str = ""
 

@@ -27,6 +27,7 @@ from benchmarks.peers.installers import Pip, Uv, UvBytecode
 from benchmarks.peers.peer import Peer, Programs, Settings, Where
 from benchmarks.peers.roster import PEERS
 from benchmarks.peers.rounds import TARGET, Source
+from benchmarks.peers.tables import tables
 from tests.support import trees
 from tests.support.s3 import Server
 from tests.support.trees import Directory, File, Link
@@ -328,6 +329,10 @@ def test_an_environment_on_the_volume_is_imported_from_there(
     assert used.seconds == [0, 0]
     assert all(seconds > 0 for seconds in (*copied.seconds, *used.imports))
     assert "nothing is copied" in used.note
+    assert (len(copied.warm), len(used.warm)) == (0, 2)
+    facts = {"module": "beta", "peers": {}, "sources": {"local": source.found.as_json()}}
+    (note,) = (note for note in tables(facts)[0].notes if "once more" in note)
+    assert note.startswith(used.name)
 
 
 def test_the_environment_on_the_volume_is_its_own(
