@@ -191,8 +191,7 @@ def draw_curves(title: str, panels: Sequence[Panel], *, columns: int = 2) -> Fig
             _curves(own, panel, legend=not shared and len(panel.curves) > 1)
         if shared:
             handles, names = cells[0].get_legend_handles_labels()
-            longest = max(map(len, names)) + 8  # letters, with the piece of line before them
-            beside = max(1, min(len(names), int(12 * figure.get_figwidth()) // longest))
+            beside = _beside(names, figure.get_figwidth())
             figure.legend(handles, names, loc="outside lower center", ncols=beside, frameon=False)
         for own in cells[len(panels) :]:
             own.set_visible(False)
@@ -223,11 +222,18 @@ def _curves(axes: Axes, panel: Panel, *, legend: bool) -> None:
     axes.set_title(panel.title, loc="left", fontsize=10)
     if legend and len(panel.curves) > 3:
         # Below, where it hides nothing.
+        beside = _beside([curve.label for curve in panel.curves], 4.6)
         axes.legend(
-            frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3
+            frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=beside
         )
     elif legend:
         axes.legend(frameon=False, fontsize=9)
+
+
+def _beside(names: Sequence[str], width: float) -> int:
+    """How many entries of a legend fit beside one another, on so many inches."""
+    longest = max(map(len, names)) + 8  # letters, with the piece of line before them
+    return max(1, min(len(names), int(13 * width) // longest))
 
 
 def _logarithmic(axes: Axes, panel: Panel) -> None:

@@ -62,3 +62,18 @@ def test_a_format_that_nobody_knows_is_named_in_one_sentence(tmp_path: Path) -> 
     figure = pictures.draw_bars("Starts", {"": [Bar("a", {"x": 1.0})]})
     with pytest.raises(SystemExit, match=r"a\.doc: "):
         pictures.save(figure, tmp_path / "a.doc")
+
+
+def test_a_legend_of_long_names_stays_within_the_picture() -> None:
+    names = [f"a candidate with a long name, {rate} MB/s" for rate in (100, 200, 400, 800)]
+    curves = [Curve(name, [1, 10], [1, 9]) for name in names]
+    other = Panel("files", "files", "s", curves[:1])
+    for panels in ([Panel("files", "files", "s", curves)] * 2, [Panel("", "", "", curves), other]):
+        figure = pictures.draw_curves("Growth", panels)
+        figure.draw_without_rendering()
+        legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+        (shown,) = [legend for legend in legends if legend is not None]
+        box = shown.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.width
+        assert figure.axes[0].get_window_extent().width > 0.3 * figure.bbox.width
