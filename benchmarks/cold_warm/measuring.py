@@ -61,7 +61,7 @@ class Measuring:
         files, size = kinds.tree(self._starts)
         starts = {kind: len(several) for kind, several in self._starts.items()}
         subject = {
-            "configuration": plan.file.name,
+            "configuration": plan.title,
             "environment": f"{size / 1e9:.2f} GB in {files:,} files" if size else "unknown",
             "change": plan.changed.change if plan.changed else "none",
             "store": self._store_kind,
@@ -96,7 +96,7 @@ class Measuring:
         change = f"; changed: {plan.changed.change}" if plan.changed else ""
         lines = [
             f"$ {HOOK}",
-            f"configuration: {plan.file}{change}",
+            f"configuration: {plan.title}{change}",
             f"store: below {OwnStore(plan.store).url} ({self._store_kind}), in {plan.name}",
             f"ground: {self._ground.kind}; page cache: {self.cache}",
             *plan.remarks,
@@ -170,7 +170,7 @@ class Measuring:
         for problem in cold.run.problems:
             if top and f"No module named '{top}" in problem:
                 raise NoSuchModule(
-                    f"--import {self._plan.module}: what {self._plan.file.name} installs has no "
+                    f"--import {self._plan.module}: what {self._plan.title} installs has no "
                     f"such module ({problem})"
                 )
 

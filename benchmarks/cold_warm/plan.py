@@ -102,6 +102,13 @@ class Plan:
         return made
 
     @property
+    def title(self) -> str:
+        """What is started, without a path of this machine."""
+        handler = self.base.settings.handler
+        name = self.file.name if self.file != _NOTHING else "no file"
+        return f"{name}, handler {handler}" if handler else name
+
+    @property
     def remarks(self) -> list[str]:
         """What the numbers leave out, a sentence each."""
         settings = self.base.settings
