@@ -9,7 +9,6 @@ files, which skips the page cache; no call per file that is not needed.
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
 from array import array
@@ -33,6 +32,7 @@ from cachepod.model.manifest import Manifest
 from cachepod.model.names import pack_name
 from cachepod.model.tables import Encoding
 from cachepod.snapshot.fetch import Fetcher, Source
+from cachepod.snapshot.outfile import BLOCK, OutFile, write_all
 from cachepod.snapshot.paths import LONGEST, reachable
 from cachepod.snapshot.plan import READ_SIZE, Job, Part, Plan, Read
 from cachepod.snapshot.progress import Progress
@@ -41,7 +41,6 @@ from cachepod.snapshot.spent import CREATE, DECODE, HASH, PYTHON, READ, WRITE, S
 from cachepod.snapshot.workers import run_workers
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_BLOCK = 4096
 #: Bytes that one worker takes: its two buffers, and what decompression keeps.
 WORKER_MEMORY = READ_SIZE + CHUNK_SIZE + 1024 * 1024
 #: A file system without extended attributes, or without room for this one, is no reason to fail.
@@ -271,7 +270,7 @@ class _Worker:
                 watch.write_begins()
             begun = perf_counter()
             try:
-                _write(descriptor, plain[start : start + length])
+                write_all(descriptor, plain[start : start + length])
             except OSError as error:
                 os.close(descriptor)
                 raise engine.writing(row, error) from error
@@ -292,7 +291,7 @@ class _Worker:
         watch.lap(PYTHON)
         descriptor = engine.open(row, os.O_DIRECT if direct else 0)
         watch.lap(CREATE, calls=0)
-        file = _File(descriptor, direct and engine.direct)
+        file = OutFile(descriptor, direct and engine.direct)
         try:
             reached = 0
             with engine.fetcher.stream(job.reads, watch) as ranges:
@@ -303,7 +302,7 @@ class _Worker:
                             start, length = extents.start[at], extents.length[at]
                             offset = extents.offset[at]
                             with plain[start : start + length] as data:
-                                file.write(data, offset, aligned=start % _BLOCK == 0)
+                                file.write(data, offset, aligned=start % BLOCK == 0)
                             watch.lap(WRITE, length)
                             reached = max(reached, offset + length)
                             engine.progress.advance(0, length)
@@ -382,45 +381,3 @@ def decode_chunk(
     except zstandard.ZstdError as error:
         raise CorruptObject(name, f"a chunk cannot be decompressed ({error})") from error
     return into
-
-
-class _File:
-    """A file being written at offsets, with O_DIRECT as far as alignment allows."""
-
-    def __init__(self, descriptor: int, direct: bool) -> None:
-        self._descriptor = descriptor
-        self._able = direct
-        self._on = direct
-
-    def write(self, data: memoryview, offset: int, *, aligned: bool) -> None:
-        """*aligned* says that *data* begins at a page's boundary in memory."""
-        body = len(data) & -_BLOCK if self._able and aligned and offset % _BLOCK == 0 else 0
-        if body:
-            self._switch(True)
-            try:
-                _pwrite(self._descriptor, data[:body], offset)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                self._able, body = False, 0
-        if body < len(data):
-            self._switch(False)
-            _pwrite(self._descriptor, data[body:], offset + body)
-
-    def _switch(self, on: bool) -> None:
-        if on != self._on:
-            flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-            flags = flags | os.O_DIRECT if on else flags & ~os.O_DIRECT
-            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags)
-            self._on = on
-
-
-def _write(descriptor: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
-
-
-def _pwrite(descriptor: int, data: memoryview, offset: int) -> None:
-    while data:
-        count = os.pwrite(descriptor, data, offset)
-        data, offset = data[count:], offset + count
