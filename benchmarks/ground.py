@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 _PATIENCE = 60.0  # seconds
+_LINGER = 5.0  # seconds
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
@@ -74,6 +75,20 @@ def _command(*arguments: str) -> str:
     return done.stdout.decode().strip()
 
 
+def _unmount(mount: Path) -> None:
+    """Wait for what a run has left behind, such as the rest of a pipe, but not for ever."""
+    until = time.monotonic() + _LINGER
+    while True:
+        try:
+            _command("umount", str(mount))
+            return
+        except subprocess.CalledProcessError:
+            if time.monotonic() > until:
+                break
+            time.sleep(0.1)
+    _command("umount", "--lazy", str(mount))
+
+
 class LoopGround:
     """An ext4 on a loop device, made anew for each run and mounted at the same place."""
 
@@ -108,7 +123,7 @@ class LoopGround:
         try:
             yield self._mount
         finally:
-            _command("umount", str(self._mount))
+            _unmount(self._mount)
 
 
 class DirectoryGround:

@@ -18,6 +18,7 @@ import argparse
 import tempfile
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ class Run:
         if options.side != "restore":
             found.publishes(options.publish_rounds, keep=True)
         if options.side != "publish":
-            found.restores(options.rounds, options.module)
+            found.restores(options.rounds, options.module, options.enough)
         if options.side != "restore":
             found.again(options.publish_rounds, options.change)
         self._take(source, found)
@@ -108,7 +109,7 @@ class Run:
         """Restore once more what lies on the volume, now behind a slow network."""
         place.move_away(self._options.latency / 1e3, self._options.rate * 1e6)
         far = near.moved(save=lambda: self._take(FAR, far))
-        far.restores(self._options.rounds, self._options.module)
+        far.restores(self._options.rounds, self._options.module, self._options.enough)
         self._take(FAR, far)
 
     def _introduce(self, place: Place, found: Source) -> None:
@@ -161,6 +162,7 @@ def _options() -> argparse.Namespace:
     add("--volume", type=Path, help="a volume that is mounted already, as one more source")
     add("--side", choices=["restore", "publish", "both"], default="restore")
     add("--rounds", type=int, default=3, help="counted restores of each (default: 3)")
+    add("--enough", type=float, default=inf, help="seconds of restores after which a peer rests")
     add("--publish-rounds", type=int, default=1, help="counted publishes of each (default: 1)")
     add("--import", dest="module", default="", help="module to import afterwards")
     add("--only", action="append", help="peers whose name holds this text; repeatable")
@@ -187,11 +189,13 @@ def main() -> None:
     """Prepare, measure, print."""
     options = _options()
     files, size = measure.tree_size(options.tree)
+    # The tree, and from S3 the archive that somebody unpacks it from.
+    room = int(size * (1.8 if S3 in options.source else 1.2))
     with ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="peers-", dir=options.scratch)
         scratch = Path(stack.enter_context(temporary)).resolve()
         ground = stack.enter_context(
-            open_ground(scratch, int(size * 1.2), inodes=2 * files + 10_000, plain=options.plain)
+            open_ground(scratch, room, inodes=2 * files + 10_000, plain=options.plain)
         )
         run = Run(options, ground, scratch)
         measure.print_machine(run.results.machine)

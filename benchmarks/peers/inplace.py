@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks import measure
 from benchmarks.peers.copies import PLAIN, plain_copy
-from benchmarks.peers.peer import Peer, Where, said
+from benchmarks.peers.peer import MOOSEFS, Peer, Where, said
 
 
 class InPlace(Peer):
     """A virtual environment on the volume itself."""
 
     name = "a venv on the volume, used in place"
+    sources = frozenset({MOOSEFS})
     set_up = "The environment was copied to the volume once; nothing is copied when it is used."
     leaves_out = (
         "A venv on the volume, used in place: nothing is copied; every container, and every import "
@@ -23,9 +25,13 @@ class InPlace(Peer):
         """Of what copied it."""
         return {"cp": said(["cp", "--version"]).rpartition(" ")[2]}
 
-    def publish(self, tree: Path, where: Where) -> list[str]:
+    def publish(self, tree: Path, where: Where) -> None:
+        """That of the copy, which has a row of its own."""
+        return
+
+    def prepare(self, tree: Path, where: Where) -> None:
         """The copy."""
-        return ["cp", "-a", str(tree), str(plain_copy(where))]
+        measure.run(["cp", "-a", tree, plain_copy(where)])
 
     def restore(self, where: Where, target: Path) -> None:
         """Nothing."""

@@ -147,7 +147,7 @@ class Peer(ABC):
 
     @abstractmethod
     def publish(self, tree: Path, where: Where) -> list[str] | None:
-        """The command that stores *tree* there; None: :meth:`prepare` does it, untimed."""
+        """The command that stores *tree* there; None: not compared, :meth:`prepare` does it."""
 
     def publish_again(self, tree: Path, where: Where) -> list[str] | None:
         """

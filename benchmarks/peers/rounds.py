@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from benchmarks import measure
@@ -113,7 +114,7 @@ class Source:
             where = self._new(peer, place)
             command = peer.publish(self.tree, where)
             if command is None:
-                row.blank = "nothing to publish"
+                row.blank = "not compared"
                 self._delete(where)
                 return
             self._forget(self.tree)
@@ -150,12 +151,14 @@ class Source:
 
     # Restore
 
-    def restores(self, rounds: int, module: str) -> None:
+    def restores(self, rounds: int, module: str, enough: float = inf) -> None:
         """
         Every peer brings the tree back, once a round.
 
         Args:
             module: Imported afterwards from what was restored; empty for none.
+
+            enough: A peer whose rounds have taken so many seconds takes part in no more.
         """
         rows = self._rows()
         self.found.restore = list(rows.values())
@@ -163,8 +166,14 @@ class Source:
             self._prepare(peer, rows[peer.name])
         for number in range(rounds):
             for peer in measure.rotated(self.present, number):
-                if not rows[peer.name].blank:
-                    self._restore(peer, rows[peer.name], f"{number + 1}/{rounds}", module)
+                row = rows[peer.name]
+                if row.blank:
+                    continue
+                if sum(row.totals) < enough:
+                    self._restore(peer, row, f"{number + 1}/{rounds}", module)
+                elif len(row.seconds) == number:
+                    rested = f"{peer.name}: {number} of {rounds} rounds, since it is slow."
+                    row.note = f"{row.note} {rested}".strip()
             self.save()
 
     def _prepare(self, peer: Peer, row: Row) -> None:

@@ -127,11 +127,17 @@ def _marked(row: Row, first: Row | None) -> str:
 
 
 def _ahead(rows: Sequence[Row], first: Row | None, samples: Mapping[str, Any]) -> list[str]:
-    names = [row.name for row in ranked(rows) if _is_ahead(row, first)]
-    if not names:
+    ahead = [row for row in ranked(rows) if _is_ahead(row, first)]
+    if first is None or not ahead:
         return []
-    reasons = (samples["peers"].get(name, {}).get("why_ahead", "") for name in names)
-    return [f"Ahead of cachepod here: {', '.join(names)}.", *filter(None, reasons)]
+    names = [
+        f"{row.name} (within the range of cachepod's)"
+        if max(row.totals) >= min(first.totals)
+        else row.name
+        for row in ahead
+    ]
+    reasons = (samples["peers"].get(row.name, {}).get("why_ahead", "") for row in ahead)
+    return [f"Ahead of cachepod here: {'; '.join(names)}.", *filter(None, reasons)]
 
 
 def _sentence(text: str) -> str:

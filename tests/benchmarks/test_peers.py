@@ -249,6 +249,17 @@ def test_a_peer_that_fails_keeps_what_it_had_and_the_others_go_on(
     assert any(note.startswith("fallible: failed: ") for note in notes)
 
 
+def test_a_peer_that_has_taken_long_enough_rests_and_its_note_says_so(
+    tree: Path, settings: Settings, tmp_path: Path
+) -> None:
+    with places.local(tmp_path) as place, source(place, [Copy, InPlace], settings, tree) as run:
+        run.restores(3, "", enough=1e-9)
+    copy, in_place = run.found.restore
+    assert len(copy.seconds) == 1
+    assert copy.note == "cp -a: 1 of 3 rounds, since it is slow."
+    assert len(in_place.seconds) == 3
+
+
 def test_what_a_peer_does_not_bring_back_is_counted(
     tree: Path, settings: Settings, tmp_path: Path
 ) -> None:
@@ -407,7 +418,8 @@ def test_rows_are_ranked_by_restore_and_import_and_who_is_ahead_is_told() -> Non
     assert cells["resident MB"] == "5"
     assert restore.rows[2][3] == "3.08"  # of the restores
     assert cells["ratio"] == "2.56"  # of both
-    assert restore.notes[1:] == ["Ahead of cachepod here: cp -a.", "It does less."]
+    ahead = "Ahead of cachepod here: cp -a (within the range of cachepod's)."
+    assert restore.notes[1:] == [ahead, "It does less."]
     assert peers.rows == [["cp -a", "cp 9.1"]]
 
 
