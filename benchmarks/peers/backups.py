@@ -19,10 +19,10 @@ class Restic(Peer):
     name = "restic"
     sources = frozenset({LOCAL, MOOSEFS, S3})
     set_up = (
-        "A repository of format 2 with the default compression; backup --no-scan, as its tuning "
-        "page recommends on network file systems; 8 connections, since it recommends more than the "
-        "2 (directory) or 5 (S3) of the defaults for sources with latency; no cache, which a new "
-        "container does not have. The first publish makes the repository."
+        "A repository of format 2 with the default compression; backup --no-scan, as its page on "
+        "tuning recommends for network file systems; 5 connections to a directory, as is its "
+        "default for everything but directories, since a volume is a network; its cache is empty "
+        "at a restore, as in a new container. The first publish makes the repository."
     )
 
     def missing(self) -> str:
@@ -43,28 +43,29 @@ class Restic(Peer):
     def publish(self, tree: Path, where: Where) -> list[str]:
         """A new repository, and a snapshot in it whose root is the tree."""
         script = 'cd "$1" && "${@:2}" init && "${@:2}" backup . --tag first --no-scan'
-        return self._in_shell(script, tree, where)
+        return self._backup(script, tree, where)
 
     def publish_again(self, tree: Path, where: Where) -> list[str]:
         """One more snapshot; files that look as they did are not read."""
-        return self._in_shell('cd "$1" && "${@:2}" backup . --no-scan', tree, where)
+        return self._backup('cd "$1" && "${@:2}" backup . --no-scan', tree, where)
 
     def restore(self, where: Where, target: Path) -> list[str]:
         """What :meth:`publish` stored."""
         words = ["--no-lock", "restore", "latest", "--tag", "first", "--target", str(target)]
-        return [*self._command(where), *words]
+        return [*self._command(where, target.with_name("restic-cache")), *words]
 
-    def _in_shell(self, script: str, tree: Path, where: Where) -> list[str]:
+    def _backup(self, script: str, tree: Path, where: Where) -> list[str]:
         if self._version() < (0, 15):
             script = script.replace(" --no-scan", "")
-        return measure.pipeline(script, tree, *self._command(where))
+        cache = self.settings.scratch / "restic-cache"
+        return measure.pipeline(script, tree, *self._command(where, cache))
 
-    def _command(self, where: Where) -> list[str]:
-        repository, kind = where.url, "local"
+    def _command(self, where: Where, cache: Path) -> list[str]:
+        repository, options = where.url, ["--option", "local.connections=5"]
         if where.endpoint:
-            repository, kind = f"s3:{where.endpoint}/{where.url.removeprefix('s3://')}", "s3"
-        command = [_tool("restic"), "--quiet", "--repo", repository]
-        return [*command, "--no-cache", "--option", f"{kind}.connections=8"]
+            repository, options = f"s3:{where.endpoint}/{where.url.removeprefix('s3://')}", []
+        command = [_tool("restic"), "--quiet", "--repo", repository, "--cache-dir", str(cache)]
+        return [*command, *options]
 
     def _version(self) -> tuple[int, ...]:
         found = re.search(r"restic (\d+)\.(\d+)\.(\d+)", said([_tool("restic"), "version"]))
