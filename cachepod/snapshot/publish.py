@@ -48,6 +48,10 @@ from cachepod.stores.base import WriteStore, exists
 
 __all__ = ["PublishReport", "TreeSource", "publish"]
 
+#: Plain bytes to be stored for which it pays to start one worker more. Each leaves a pack, and of
+#: an environment that changes a little many times, all of them are looked at by every publish.
+_WORTH_A_WORKER = 16 * 1024 * 1024
+
 
 @dataclass(frozen=True)
 class PublishReport:
@@ -313,15 +317,43 @@ class _Run:
     def store(self, tasks: Sequence[Task], threads: int) -> None:
         """Store the chunks of every task; the heaviest first, so that all workers end together."""
         self.places = [[] for _ in tasks]
-        order = sorted(range(len(tasks)), key=lambda place: -tasks[place].size)
+        rest, new = self._take_known(tasks)
+        rest.sort(key=lambda place: -tasks[place].size)
         # Parts of one file stay in order, for sorting is stable: their packs read sequentially.
         with self._spent.in_parallel():
             run_workers(
-                [(tasks[place], self.places[place]) for place in order],
+                [(tasks[place], self.places[place]) for place in rest],
                 self._worker,
-                threads,
+                max(1, min(threads, -(-new // _WORTH_A_WORKER))),
                 name="publish",
             )
+
+    def _take_known(self, tasks: Sequence[Task]) -> tuple[list[int], int]:
+        """
+        Do the tasks of which everything is known already.
+
+        Returns:
+            The places of the others, and the plain bytes in them that are not known.
+        """
+        if not self._priors:
+            return list(range(len(tasks))), sum(task.size for task in tasks)
+        rest, new = [], 0
+        for number, task in enumerate(tasks):
+            places = []
+            for chunk in range(len(task)):
+                pieces = task.pieces(self._scan, chunk)
+                place = self._known(pieces)
+                if place is None:
+                    new += sum(piece.length for piece in pieces)
+                else:
+                    places.append(place)
+            if len(places) < len(task):
+                rest.append(number)
+                continue
+            self.places[number] = places
+            self.reused += sum(place.raw for place in places)
+            self._progress.advance(task.files, task.size)
+        return rest, new
 
     @contextmanager
     def _worker(self) -> Iterator[Callable[[tuple[Task, list[Place]]], None]]:

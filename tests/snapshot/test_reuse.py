@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cachepod.errors import ForeignDirectory, TreeChanged, TreeUnreadable, UsageProblem
 from cachepod.model.layout import MIB
 from cachepod.model.manifest import Manifest
-from cachepod.model.names import manifest_name
+from cachepod.model.names import PACKS, manifest_name
 from cachepod.snapshot import publish as publishing
 from cachepod.snapshot import reading
 from cachepod.snapshot.paths import remove_tree
@@ -21,13 +23,13 @@ from cachepod.snapshot.publish import TreeSource, publish
 from cachepod.snapshot.restore import Target, restore
 from cachepod.snapshot.scan import Scan
 from cachepod.snapshot.stamp import Stamp, State, read_stamp, write_stamp
-from cachepod.stores.base import WriteStore
+from cachepod.stores.base import PruneStore, WriteStore
 from cachepod.stores.local import LocalStore
 from cachepod.stores.memory import MemoryStore
 from tests.snapshot.test_roundtrip import NOTHING, bring, store_tree
 from tests.support.faults import failing
 from tests.support.snapshots import manifest_of
-from tests.support.stores import CountingStore, FaultyStore
+from tests.support.stores import Around, CountingStore, FaultyStore
 from tests.support.trees import MTIME, Directory, File, Link, Same, Sparse, look, make
 
 
@@ -425,6 +427,49 @@ def test_a_changed_file_costs_no_more_than_its_chunk(
     assert report.read < 600_000
     bring(store, room / "copy", "again")
     assert look(room / "copy") == look(there)
+
+
+class Meeting(Around):
+    """Whoever begins a pack waits a moment for another that does, too."""
+
+    def __init__(self, store: PruneStore) -> None:
+        super().__init__(store)
+        self.begun: list[str] = []
+        self._met = threading.Event()
+
+    def around(self, method: str, name: str, act: Callable[[], Any]) -> Any:
+        if method == "create" and name.startswith(PACKS):
+            self.begun.append(name)
+            if len(self.begun) > 1:
+                self._met.set()
+            self._met.wait(0.5)
+        return act()
+
+
+def test_a_publish_with_little_new_leaves_one_pack_however_many_cores_there_are(
+    room: Path, store: LocalStore
+) -> None:
+    names = [b"%d" % number for number in range(6)]
+    files = {name: File(os.urandom(2 * MIB)) for name in names}
+    store_tree(store, make(room / "source", Directory(files)))
+    bring(store, room / "there")
+    for name in names[1:]:
+        (room / "there" / name.decode()).write_bytes(os.urandom(2 * MIB))
+    meeting = Meeting(store)
+    report = store_tree(meeting, room / "there", "next", threads=8)
+    assert (report.read, report.reused) == (10 * MIB, 2 * MIB)
+    assert len(meeting.begun) == 1
+    bring(store, room / "copy", "next")
+    assert look(room / "copy") == look(room / "there")
+
+
+def test_a_publish_with_much_new_has_as_many_workers_as_it_may(
+    room: Path, store: LocalStore
+) -> None:
+    files = {b"%d" % number: File(os.urandom(6 * MIB)) for number in range(6)}
+    meeting = Meeting(store)
+    store_tree(meeting, make(room / "source", Directory(files)), threads=2)
+    assert len(meeting.begun) == 2
 
 
 def test_a_tree_of_unknown_origin_is_read_and_not_stored_again(

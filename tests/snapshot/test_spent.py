@@ -117,7 +117,7 @@ def test_the_kinds_of_a_publish_add_up_and_count_what_was_read_and_stored(room: 
     assert profile is not None
     check_sum(profile)
     kinds = profile.kinds
-    assert profile.threads == 2
+    assert profile.threads == 1  # so little is new that one worker does it
     assert kinds[READ].size == kinds["compress"].size == report.read == PLAIN
     assert kinds["hash"].size == PLAIN + kinds["write"].size
     assert 0 < kinds["write"].size < report.stored_new  # the tables and the manifest come to it
