@@ -109,7 +109,7 @@ class S5cmd(_Archive):
     name = "s5cmd cat | zstd -dc | tar -x"
     set_up = (
         "cat and pipe --concurrency 10 --part-size 16: its documentation has --concurrency raised "
-        "from 5 for large files; parts of 16 MiB rather than 50 bound its memory."
+        "from 5 for few large files; with parts of 16 MiB rather than 50 the first is there sooner."
     )
     program = distribution = "s5cmd"
 
