@@ -108,7 +108,7 @@ class Run:
     def _measure_far(self, place: MooseFS, near: Source) -> None:
         """Restore once more what lies on the volume, now behind a slow network."""
         place.move_away(self._options.latency / 1e3, self._options.rate * 1e6)
-        far = near.moved(save=lambda: self._take(FAR, far))
+        far = near.moved(self._options.far, save=lambda: self._take(FAR, far))
         far.restores(self._options.rounds, self._options.module, self._options.enough)
         self._take(FAR, far)
 
@@ -162,6 +162,7 @@ def _options() -> argparse.Namespace:
     add("--volume", type=Path, help="a volume that is mounted already, as one more source")
     add("--side", choices=["restore", "publish", "both"], default="restore")
     add("--rounds", type=int, default=3, help="counted restores of each (default: 3)")
+    add("--far", action="append", help="only these peers there, as --only names them")
     add("--enough", type=float, default=inf, help="seconds of restores after which a peer rests")
     add("--publish-rounds", type=int, default=1, help="counted publishes of each (default: 1)")
     add("--import", dest="module", default="", help="module to import afterwards")

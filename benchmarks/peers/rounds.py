@@ -69,14 +69,14 @@ class Source:
         self._missing = {peer.name: peer.missing() for peer in self.peers}
         self.found.kind = self.place.kind
         self.found.synced = self.place.durable() is not None
-        self._files, self._size = measure.tree_size(self.tree)
+        self._files, self._size = _size_of(self.tree)
 
-    def moved(self, save: Callable[[], None]) -> Source:
-        """The same source, which has come to lie elsewhere, with all that is stored there."""
+    def moved(self, only: Sequence[str] | None, save: Callable[[], None]) -> Source:
+        """The same source, which has come to lie elsewhere, for peers whose name holds a text."""
         other = Source(
             self.place,
             self.ground,
-            self.peers,
+            [peer for peer in self.peers if not only or any(text in peer.name for text in only)],
             self.settings,
             self.tree,
             save,
@@ -222,7 +222,7 @@ class Source:
 
     def _compare(self, name: str, target: Path) -> str:
         """What is missing of the tree at *target*, in words; an import may have added to it."""
-        files, size = measure.tree_size(target)
+        files, size = _size_of(target)
         files, size = max(self._files - files, 0), max(self._size - size, 0)
         return f"{name}: {files} files and {size} bytes are missing." if files or size else ""
 
@@ -340,6 +340,12 @@ class Source:
         print(f"{row.name}: {error}", file=sys.stderr)
         last = str(error).strip().splitlines()[-1].strip()
         row.blank = f"failed: {last if len(last) <= _LONGEST else last[: _LONGEST - 3] + '...'}"
+
+
+def _size_of(tree: Path) -> tuple[int, int]:
+    """Files and bytes of a tree, without what cachepod notes about it."""
+    whole, own = measure.tree_size(tree), measure.tree_size(tree / STATE_DIRECTORY)
+    return whole[0] - own[0], whole[1] - own[1]
 
 
 def import_command(python: Path, module: str, lent: Path) -> list[str]:
