@@ -349,7 +349,7 @@ def test_peers_restore_from_a_moosefs_that_is_mounted_anew(
         assert mount_of(run) != before
         run.again(1, "demo")
         place.move_away(latency=0.002, rate=50e6)
-        away = run.moved(["cachepod", "used in place"], save=lambda: None)
+        away = run.moved(["cachepod", "in place"], save=lambda: None)
         away.restores(1, "demo")
     found = run.found
     assert [row.blank for row in (*found.restore, *found.publish, *found.again)] == [""] * 9
