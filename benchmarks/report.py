@@ -11,6 +11,9 @@ calls it. A page asks for a part of one with a comment, and everything up to the
     <!-- table: peers-moosefs restore -->        the table ``restore`` of ``peers-moosefs.json``
     <!-- end -->
 
+    <!-- table: peers-moosefs restore: both s, ratio -->     only these columns, and no notes
+    <!-- end -->
+
     <!-- measured: peers-moosefs -->             command, date, machine and versions
     <!-- end -->
 
@@ -56,13 +59,34 @@ def render(page: str, results: Path = RESULTS) -> str:
         if match["what"] == "measured":
             body = measured(found)
         else:
+            name, _, columns = (match["of"] or "").partition(": ")
             try:
-                body = markdown(found.table(match["of"] or ""))
+                table = found.table(name)
+                body = markdown(narrow(table, columns.split(", ")) if columns else table)
             except KeyError as error:
                 raise SystemExit(str(error.args[0])) from None
         return f"{match['begin']}\n{body}\n\n{match['end']}"
 
     return _PART.sub(part, page)
+
+
+def narrow(table: Table, columns: Sequence[str]) -> Table:
+    """
+    The first column of *table* and those called *columns*, without its notes.
+
+    Of several columns with one name it is the last, which is that of the sum.
+
+    Raises:
+        KeyError: There is no such column.
+    """
+    places = [0]
+    for name in columns:
+        found = [place for place, heading in enumerate(table.headings) if heading == name]
+        if not found:
+            raise KeyError(f"{table.name} has no column {name!r}: {list(table.headings)}")
+        places.append(found[-1])
+    rows = [[row[place] for place in places] for row in table.rows]
+    return Table(table.name, [table.headings[place] for place in places], rows)
 
 
 def markdown(table: Table) -> str:

@@ -19,6 +19,10 @@ class InPlace(Peer):
         "A venv on the volume, used in place: nothing is copied; every container, and every import "
         "of something else, reads from the volume again."
     )
+    why_ahead = (
+        "A venv used in place reads only the pages that an import touches, a part of the tree; "
+        "whatever is imported or loaded later comes over the network then, in every container."
+    )
     shares = PLAIN
 
     def versions(self) -> dict[str, str]:

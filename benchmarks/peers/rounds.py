@@ -241,22 +241,32 @@ class Source:
         for peer in able:
             self._prepare(peer, rows[peer.name])
         able = [peer for peer in able if not rows[peer.name].blank]
-        with self._own_tree(able) as tree:
-            try:
-                changed = Change(tree, change)
-            except NothingToChange as error:
-                for row in rows.values():
-                    row.blank = str(error)
-                return
-            self.found.changed = changed.title
-            for peer in able:  # so that each knows the files by this path
-                self._again(peer, rows[peer.name], "0", tree, counted=False)
-            for number in range(rounds):
-                changed.apply(number)
-                for peer in measure.rotated(able, number):
-                    if not rows[peer.name].blank:
-                        self._again(peer, rows[peer.name], f"{number + 1}/{rounds}", tree)
-                self.save()
+        try:
+            with self._own_tree(able) as tree:
+                self._change_and_store(able, rows, tree, rounds, change)
+        except measure.CommandFailed as error:  # there is no tree to change
+            for row in rows.values():
+                if not row.blank:
+                    self._failed(row, error)
+
+    def _change_and_store(
+        self, able: Sequence[Peer], rows: dict[str, Row], tree: Path, rounds: int, change: str
+    ) -> None:
+        try:
+            changed = Change(tree, change)
+        except NothingToChange as error:
+            for row in rows.values():
+                row.blank = str(error)
+            return
+        self.found.changed = changed.title
+        for peer in able:  # so that each knows the files by this path
+            self._again(peer, rows[peer.name], "0", tree, counted=False)
+        for number in range(rounds):
+            changed.apply(number)
+            for peer in measure.rotated(able, number):
+                if not rows[peer.name].blank:
+                    self._again(peer, rows[peer.name], f"{number + 1}/{rounds}", tree)
+            self.save()
 
     @contextmanager
     def _own_tree(self, able: Sequence[Peer]) -> Iterator[Path]:
@@ -274,7 +284,9 @@ class Source:
         environ: dict[str, str] = {}
         if ours is not None:
             where = self._kept[OURS]
-            command, environ = ours.restore(where, tree) or command, ours.environ(where)
+            command = ours.restore(where, tree) or command
+            # The scratch disk may be nearly full of what the peers store, and keeps no service up.
+            environ = {**ours.environ(where), "CACHEPOD_MIN_FREE": "0"}
         try:
             measure.run(command, environ=environ)
             if (tree / STATE_DIRECTORY).is_dir():

@@ -291,6 +291,20 @@ def test_publishes_store_the_tree_and_then_only_what_changed(
     assert not list(settings.scratch.iterdir())
 
 
+def test_where_there_is_no_tree_to_change_the_rows_say_why_and_all_else_goes_on(
+    tree: Path, settings: Settings, tmp_path: Path
+) -> None:
+    class Full(Cachepod):
+        def restore(self, where: Where, target: Path) -> list[str]:
+            return measure.pipeline("echo the disk is full >&2; exit 7")
+
+    with places.local(tmp_path) as place, source(place, [Full, Rsync], settings, tree) as run:
+        run.publishes(1, keep=True)
+        run.again(1, "demo")
+    assert [row.blank for row in run.found.again] == ["failed: the disk is full"] * 2
+    assert not any(row.ran for row in run.found.again)
+
+
 def test_a_publish_to_the_disk_that_is_restored_to_gets_new_ground_as_a_restore_does(
     tree: Path, settings: Settings, tmp_path: Path
 ) -> None:

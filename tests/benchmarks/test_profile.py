@@ -228,3 +228,15 @@ def test_interrupted_what_was_measured_is_kept(
         profile.main()
     found = Results.read(tmp_path / "p.json")
     assert [table.name for table in found.tables] == ["restore", "publish"]
+
+
+def test_processes_that_are_measured_side_by_side_write_to_memory_of_their_own() -> None:
+    memory = speeds.own_memory(4096)
+
+    def write(number: int) -> int:
+        before = bytes(memory[:8])
+        memory[:8] = b"occupied"
+        return before.count(0)
+
+    assert speeds.in_processes(write, 2)[0] == 16
+    assert bytes(memory[:8]) == bytes(8)

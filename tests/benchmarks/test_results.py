@@ -62,6 +62,17 @@ def test_a_page_gets_its_tables_from_the_results_and_keeps_the_rest(tmp_path: Pa
     assert report.render(text, tmp_path) == text
 
 
+def test_a_page_gets_only_the_columns_that_it_names(tmp_path: Path) -> None:
+    wide = Table("restore", ["way", "s", "ratio", "both s", "ratio"], [list("abcde")], ["a note"])
+    replace(a_result(), tables=(wide,)).write(tmp_path / "some.json")
+    text = report.render("<!-- table: some restore: both s, ratio -->\n<!-- end -->", tmp_path)
+    assert " ".join(text.split()).count("| a | d | e |") == 1
+    assert "note" not in text
+    assert report.render(text, tmp_path) == text
+    with pytest.raises(SystemExit, match="restore has no column 'files'"):
+        report.render("<!-- table: some restore: files -->\n<!-- end -->", tmp_path)
+
+
 def test_a_page_that_asks_for_a_table_that_is_not_there_is_told_which_there_are(
     tmp_path: Path,
 ) -> None:
