@@ -131,20 +131,25 @@ def begin(benchmark: str, machine: Mapping[str, str], subject: Mapping[str, Any]
     return Results(benchmark, date, _command(benchmark, sys.argv[1:]), machine, subject)
 
 
+#: Options that say where something is kept, not what is measured.
+_HOUSEKEEPING = {"--json", "--picture", "--scratch", "--programs", "--compare"}
+
+
 def _command(benchmark: str, arguments: Sequence[str]) -> str:
-    """As a reader would type it: a path becomes ``DIR``, a file to write ``FILE``."""
-    words, name = [], ""
+    """As a reader would type it, without the paths of this machine."""
+    words: list[str] = []
+    option = ""
     for argument in arguments:
         if argument.startswith("--"):
             option, equals, value = argument.partition("=")
-            name = option
-            words.append(option + equals + _generic(option, value))
-        else:
-            words.append(_generic(name, argument))
+            if option not in _HOUSEKEEPING:
+                words.append(option + equals + _generic(option, value))
+        elif option not in _HOUSEKEEPING:
+            words.append(_generic(option, argument))
     return shlex.join(["python", "-m", benchmark, *words])
 
 
 def _generic(option: str, value: str) -> str:
-    if option in ("--json", "--picture", "--compare"):
-        return f"FILE{Path(value).suffix}" if value else ""
+    if option == "--config":
+        return Path(value).name
     return "DIR" if value.startswith(("/", "./", "../", "~")) else value

@@ -36,10 +36,11 @@ def test_a_command_is_told_without_the_paths_of_the_machine_it_ran_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = ["peers", "--tree", "/var/x", "--rounds", "3", "--json=/tmp/a.json", "--source", "s3"]
+    given += ["--picture", "/tmp/a.svg", "--config", "/app/cachepod.toml"]
     monkeypatch.setattr("sys.argv", given)
     command = results.begin("benchmarks.peers", {}, {}).command
     assert command == (
-        "python -m benchmarks.peers --tree DIR --rounds 3 --json=FILE.json --source s3"
+        "python -m benchmarks.peers --tree DIR --rounds 3 --source s3 --config cachepod.toml"
     )
 
 
