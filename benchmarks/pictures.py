@@ -294,8 +294,9 @@ def save(figure: Figure, path: Path) -> None:
         SystemExit: No such format.
     """
     try:
-        # Without a date, the same result gives the same file.
-        metadata = {"Date": None} if path.suffix == ".svg" else None
+        # Without a date and the like, the same result gives the same file.
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        metadata = nothing if path.suffix == ".svg" else None
         with _pyplot().rc_context(_STYLE):
             figure.savefig(path, dpi=150, metadata=metadata)
     except ValueError as error:

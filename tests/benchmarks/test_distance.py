@@ -33,7 +33,7 @@ def test_all_ways_are_measured_for_real_and_drawn(
         ]
         for point in found.samples[way]:
             assert 4_000_000 < point["moved"][0] < 5_000_000
-            assert point["requests"][0] > 3
+            assert point["requests"][0] >= 3  # the format, the manifest, a pack
     assert picture.read_text().startswith("<?xml")
     assert f"directory:\n{found.table('directory')}" in capsys.readouterr().out
     figure = distance.draw(found)

