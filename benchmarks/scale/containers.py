@@ -79,12 +79,6 @@ def _warm(folder: Path) -> None:
                         pass
 
 
-def make_archive(subject: Subject) -> None:
-    """The tree as tar and zstd store it."""
-    words = 'tar -C "$1" -cf - . | zstd -q -3 -T0 -o "$2"'
-    measure.run(measure.pipeline(words, subject.tree, subject.folder / "tree.tar.zst"))
-
-
 def add(samples: dict[str, Any], way: str, count: int, rate: float, done: Together) -> None:
     """Put a run to the samples of its point."""
     points = samples.setdefault("together", [])
@@ -133,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "cachepod" in ways:
             stores.publish_tree(subject.tree, subject.folder / "store")
         if "tar" in ways:
-            make_archive(subject)
+            measure.run(stores.tar_words(subject.tree, subject.folder / "tree.tar.zst"))
         fitting = _fitting(options.containers, subject) if ways else []
         ground = _ground(stack, options, subject, max(fitting, default=0))
         about = {"tree": subject.text, "rounds": options.rounds, "ground": ground.kind}

@@ -22,11 +22,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure, stores
-from benchmarks.ground import Ground, drop_caches, open_ground
+from benchmarks.ground import Ground, drop_caches
 from benchmarks.pictures import Curve, Panel, draw_curves
 from benchmarks.results import Results, Table
 from benchmarks.scale import making
-from benchmarks.scale.subject import Samples, Subject, add_options, keeping, open_subject, tell
+from benchmarks.scale.subject import (
+    Samples,
+    Subject,
+    add_options,
+    keeping,
+    open_ground_for,
+    open_subject,
+    tell,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,16 +62,13 @@ class Way:
     @property
     def missing(self) -> str:
         """Why it cannot run here; empty if it can."""
-        gone = [tool for tool in self.tools if measure.find_tool(tool) is None]
-        return f"no {', '.join(gone)} here" if gone else ""
+        return measure.needs(*self.tools)
 
 
 def ways(subject: Subject, threads: int = 0) -> dict[str, list[Way]]:
     """Those of each side; cachepod, the first, with so many *threads*, or as it chooses."""
     store, tar, squash = _archives(subject)
     more = ["--threads", str(threads)] if threads else []
-    packed = 'tar -C "$1" -cf - . | zstd -q -3 -f "-T$3" -o "$2/tree.tar.zst"'
-    zstd = ["-comp", "zstd", "-Xcompression-level", "3", "-b", "1M", "-no-progress", "-quiet"]
     return {
         "restore": [
             Way(
@@ -77,17 +82,12 @@ def ways(subject: Subject, threads: int = 0) -> dict[str, list[Way]]:
             Way(
                 "unsquashfs -p",
                 ("unsquashfs", "mksquashfs"),
-                lambda place, count: [
-                    *("unsquashfs", "-q", "-n", "-p", str(count)),
-                    *("-d", str(place / "tree"), str(squash)),
-                ],
+                lambda place, count: stores.unsquash_words(squash, place / "tree", count),
             ),
             Way(
                 "zstd -dc | tar -x",
                 ("zstd", "tar"),
-                lambda place, _: measure.pipeline(
-                    'mkdir "$2" && zstd -dc "$1" | tar -x -C "$2"', tar, place / "tree"
-                ),
+                lambda place, _: stores.untar_words(tar, place / "tree"),
             ),
         ],
         "publish": [
@@ -102,15 +102,16 @@ def ways(subject: Subject, threads: int = 0) -> dict[str, list[Way]]:
             Way(
                 "mksquashfs -processors",
                 ("mksquashfs",),
-                lambda place, count: [
-                    *("mksquashfs", str(subject.tree), str(place / "tree.squashfs"), *zstd),
-                    *("-processors", str(count)),
-                ],
+                lambda place, count: stores.squash_words(
+                    subject.tree, place / "tree.squashfs", "-processors", str(count)
+                ),
             ),
             Way(
                 "tar | zstd -3 -T",
                 ("zstd", "tar"),
-                lambda place, count: measure.pipeline(packed, subject.tree, place, str(count)),
+                lambda place, count: stores.tar_words(
+                    subject.tree, place / "tree.tar.zst", threads=count
+                ),
             ),
         ],
     }
@@ -332,14 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         )
         make_archives(subject)
-        ground = stack.enter_context(
-            open_ground(
-                options.scratch,
-                int(subject.size * 1.3),
-                inodes=2 * subject.files + 10_000,
-                plain=options.plain,
-            )
-        )
+        ground = stack.enter_context(open_ground_for(subject, options))
         about = {"tree": subject.text, "rounds": options.rounds, "ground": ground.kind}
         about["page cache"] = "dropped before each run" if options.cold else "left alone"
         keeper = stack.enter_context(

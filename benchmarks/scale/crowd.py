@@ -87,12 +87,18 @@ def _containers(points: Sequence[Mapping[str, Any]]) -> Table:
     return Table("containers", headings, rows, notes)
 
 
-def _growth(points: Sequence[Mapping[str, Any]]) -> Table:
-    curves: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
+def _curves(points: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The points of each curve, by its name."""
+    curves: dict[str, list[Mapping[str, Any]]] = {}
     for point in points:
-        curves.setdefault((point["way"], point["rate"]), []).append(point)
+        name = f"{NAMES[point['way']]}, {point['rate'] / 1e6:g} MB/s"
+        curves.setdefault(name, []).append(point)
+    return curves
+
+
+def _growth(points: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
-    for (way, rate), own in curves.items():
+    for name, own in _curves(points).items():
         for what, values in (
             ("seconds of the last", [(each["containers"], last(each)) for each in own]),
             ("memory of each", [(each["containers"], max(each["peak"])) for each in own]),
@@ -105,7 +111,7 @@ def _growth(points: Sequence[Mapping[str, Any]]) -> Table:
             ),
         ):
             growth = fit(values)
-            rows.append([f"{NAMES[way]}, {rate / 1e6:g} MB/s", what, f"{growth or ''}"])
+            rows.append([name, what, f"{growth or ''}"])
     return Table("growth", ["over the containers", "of", "grows as"], rows)
 
 
@@ -164,28 +170,26 @@ def draw(results: Results) -> Figure:
     points = results.samples.get("together", [])
     panels = []
     counts = sorted({point["containers"] for point in points})
-    curves: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
-    for point in points:
-        curves.setdefault((point["way"], point["rate"]), []).append(point)
+    curves = _curves(points)
     if curves:
         times = [
             Curve(
-                f"{NAMES[way]}, {rate / 1e6:g} MB/s",
+                name,
                 [point["containers"] for point in own],
                 [last(point) for point in own],
                 [min(run[-1] for run in point["seconds"]) for point in own],
                 [max(run[-1] for run in point["seconds"]) for point in own],
                 [allowed(point) for point in own],
             )
-            for (way, rate), own in curves.items()
+            for name, own in curves.items()
         ]
         shares = [
             Curve(
-                f"{NAMES[way]}, {rate / 1e6:g} MB/s",
+                name,
                 [point["containers"] for point in own],
                 [allowed(point) / last(point) * 100 for point in own],
             )
-            for (way, rate), own in curves.items()
+            for name, own in curves.items()
         ]
         title = "Until the last container has its tree (dashed: the wire alone)"
         panels.append(Panel(title, "containers", "seconds", times, ticks=counts))

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure, stores
-from benchmarks.ground import Ground, drop_caches, open_ground
+from benchmarks.ground import Ground, drop_caches
 from benchmarks.pictures import Curve, Panel, draw_curves
 from benchmarks.results import Results, Table
 from benchmarks.scale.subject import (
@@ -38,6 +38,7 @@ from benchmarks.scale.subject import (
     Subject,
     add_options,
     keeping,
+    open_ground_for,
     open_subject,
     tell,
 )
@@ -293,14 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if set(options.way) - {"directory"}:
             server = stack.enter_context(s3.rclone_server(hashing=False))
             _serve(store, server.directory / s3.BUCKET / "store")
-        ground = stack.enter_context(
-            open_ground(
-                options.scratch,
-                int(subject.size * 1.2),
-                inodes=2 * subject.files + 10_000,
-                plain=options.plain,
-            )
-        )
+        ground = stack.enter_context(open_ground_for(subject, options))
         about = {"tree": subject.text, "rounds": options.rounds, "ground": ground.kind}
         about |= {"reads in flight": options.parallel}
         keeper = stack.enter_context(

@@ -119,19 +119,13 @@ def run_fleet(folder: Path, containers: int, wire: Wire, size: int, install: flo
 
 def _slow_package(folder: Path, seconds: float) -> Path:
     """A package from source whose build takes its time."""
-    from tests.support.project import make_wheel
+    from tests.support.project import make_slow_package, make_wheel
 
     wheel = make_wheel(folder / "built", "slow", "1")
-    package = folder / "slow"
-    package.mkdir()
-    (package / "pyproject.toml").write_text(
-        '[build-system]\nrequires = []\nbuild-backend = "slow"\nbackend-path = ["."]\n'
-        '[project]\nname = "slow"\nversion = "1"\n'
+    return make_slow_package(
+        folder / "slow",
+        "import os, shutil, time",
+        "def build_wheel(folder, *words, **more):",
+        f"    time.sleep({seconds})",
+        f"    return os.path.basename(shutil.copy({str(wheel)!r}, folder))",
     )
-    (package / "slow.py").write_text(
-        "import os, shutil, time\n"
-        "def build_wheel(folder, *words, **more):\n"
-        f"    time.sleep({seconds})\n"
-        f"    return os.path.basename(shutil.copy({str(wheel)!r}, folder))\n"
-    )
-    return package

@@ -33,6 +33,7 @@ from benchmarks.results import Results
 from benchmarks.scale import curves, evolving
 from benchmarks.scale.curves import Shape, sample
 from benchmarks.scale.evolving import Evolving, configuration
+from benchmarks.scale.subject import add_places
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -225,9 +226,7 @@ def _options() -> argparse.Namespace:
     add("--new", type=int, default=100, metavar="N", help="those that the one before has not")
     add("--only", choices=("real", "made-up"), help="no others")
     add("--rounds", type=int, default=3, metavar="N")
-    add("--scratch", type=Path, default=Path("/var/tmp"), help="a directory on the disk to measure")
-    add("--json", type=Path, metavar="FILE", help="write tables and every sample there")
-    add("--picture", type=Path, metavar="FILE", help="draw the curves: .svg or .png")
+    add_places(parser)
     return parser.parse_args()
 
 

@@ -6,12 +6,13 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure, pictures, results
+from benchmarks.ground import Ground, open_ground
 from benchmarks.results import Results, Table
 from benchmarks.stores import make_sample
 
@@ -48,8 +49,16 @@ class Subject:
     text: str
 
 
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """The options that say where a curve is measured and kept."""
+    add = parser.add_argument
+    add("--scratch", type=Path, default=Path("/var/tmp"), help="a directory on the disk to measure")
+    add("--json", type=Path, metavar="FILE", help="write tables and samples there, as they come")
+    add("--picture", type=Path, metavar="FILE", help="draw the curves there: .svg or .png")
+
+
 def add_options(parser: argparse.ArgumentParser, *, size: float, rounds: int) -> None:
-    """The options that every one of these benchmarks has."""
+    """The options that every benchmark of one tree has."""
     add = parser.add_argument
     add("--tree", type=Path, metavar="DIR", help="what is measured (default: one that is made)")
     add(
@@ -59,10 +68,8 @@ def add_options(parser: argparse.ArgumentParser, *, size: float, rounds: int) ->
         metavar="GB",
         help=f"of the tree that is made (default: {size:g})",
     )
-    add("--scratch", type=Path, default=Path("/var/tmp"), help="a directory on the disk to measure")
     add("--rounds", type=int, default=rounds, help=f"counted runs of each (default: {rounds})")
-    add("--json", type=Path, metavar="FILE", help="write tables and samples there, as they come")
-    add("--picture", type=Path, metavar="FILE", help="draw the curves there: .svg or .png")
+    add_places(parser)
 
 
 @contextmanager
@@ -91,6 +98,14 @@ def open_subject(
             files, size = measure.tree_size(tree)
             text = f"made up, {size / 1e9:.2f} GB {said} in {files:,} files"
         yield Subject(tree, folder, files, size, text)
+
+
+def open_ground_for(
+    subject: Subject, options: argparse.Namespace
+) -> AbstractContextManager[Ground]:
+    """Ground that has room for one tree or store of *subject*, and as plain as was asked for."""
+    room, inodes = int(subject.size * 1.3), 2 * subject.files + 10_000
+    return open_ground(options.scratch, room, inodes=inodes, plain=options.plain)
 
 
 class Keeper:

@@ -29,6 +29,7 @@ from benchmarks.ground import Ground, drop_caches, open_ground
 from benchmarks.results import Results
 from benchmarks.scale import curves, making
 from benchmarks.scale.curves import Shape, before, sample
+from benchmarks.scale.subject import add_places
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,10 +148,8 @@ def _options() -> argparse.Namespace:
     add("--mixed", type=float, nargs="*", default=[1, 2, 4, 8], metavar="GB")
     add("--rounds", type=int, default=3, metavar="N", help="of a point, at most")
     add("--patience", type=float, default=60, metavar="S", help="no new round of a point after it")
-    add("--scratch", type=Path, default=Path("/var/tmp"), help="a directory on the disk to measure")
     add("--plain", action="store_true", help="directories, no loop devices")
-    add("--json", type=Path, metavar="FILE", help="write tables and every sample there")
-    add("--picture", type=Path, metavar="FILE", help="draw the curves: .svg or .png")
+    add_places(parser)
     return parser.parse_args()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
+
+from cachepod.stores.pastcache import set_direct
 
 #: To what memory, offset and size must be aligned for O_DIRECT.
 BLOCK = 4096
@@ -35,9 +36,7 @@ class OutFile:
 
     def _switch(self, on: bool) -> None:
         if on != self._on:
-            flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-            flags = flags | os.O_DIRECT if on else flags & ~os.O_DIRECT
-            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags)
+            set_direct(self._descriptor, on)
             self._on = on
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import cachepod
 from cachepod.errors import PinLost, UsageProblem
@@ -285,6 +286,14 @@ def _plan(found: Scan, grouping: Grouping) -> list[Task]:
     return tasks
 
 
+class _Job(NamedTuple):
+    """A task of which a part is not known: where its places go, and those that are known."""
+
+    task: Task
+    places: list[Place]
+    known: list[Place | None]
+
+
 class _Run:
     """One publish at work."""
 
@@ -317,46 +326,52 @@ class _Run:
     def store(self, tasks: Sequence[Task], threads: int) -> None:
         """Store the chunks of every task; the heaviest first, so that all workers end together."""
         self.places = [[] for _ in tasks]
-        rest, new = self._take_known(tasks)
-        rest.sort(key=lambda place: -tasks[place].size)
+        jobs, new = self._take_known(tasks)
         # Parts of one file stay in order, for sorting is stable: their packs read sequentially.
+        jobs.sort(key=lambda job: -job.task.size)
         with self._spent.in_parallel():
             run_workers(
-                [(tasks[place], self.places[place]) for place in rest],
+                jobs,
                 self._worker,
                 max(1, min(threads, -(-new // _WORTH_A_WORKER))),
                 name="publish",
             )
 
-    def _take_known(self, tasks: Sequence[Task]) -> tuple[list[int], int]:
+    def _take_known(self, tasks: Sequence[Task]) -> tuple[list[_Job], int]:
         """
         Do the tasks of which everything is known already.
 
         Returns:
-            The places of the others, and the plain bytes in them that are not known.
+            The others, and the plain bytes in them that are not known.
         """
-        if not self._priors:
-            return list(range(len(tasks))), sum(task.size for task in tasks)
-        rest, new = [], 0
-        for number, task in enumerate(tasks):
-            places = []
-            for chunk in range(len(task)):
-                pieces = task.pieces(self._scan, chunk)
-                place = self._known(pieces)
-                if place is None:
-                    new += sum(piece.length for piece in pieces)
-                else:
-                    places.append(place)
-            if len(places) < len(task):
-                rest.append(number)
+        jobs, new = [], 0
+        for task, places in zip(tasks, self.places, strict=True):
+            known, unknown = self._look_up(task)
+            new += unknown
+            found = [place for place in known if place is not None]
+            if len(found) < len(known):
+                jobs.append(_Job(task, places, known))
                 continue
-            self.places[number] = places
-            self.reused += sum(place.raw for place in places)
+            places += found
+            self.reused += sum(place.raw for place in found)
             self._progress.advance(task.files, task.size)
-        return rest, new
+        return jobs, new
+
+    def _look_up(self, task: Task) -> tuple[list[Place | None], int]:
+        """The place of each chunk that is known unread, and the plain bytes of all others."""
+        if not self._priors:
+            return [None] * len(task), task.size
+        known, unknown = [], 0
+        for chunk in range(len(task)):
+            pieces = task.pieces(self._scan, chunk)
+            place = self._known(pieces)
+            known.append(place)
+            if place is None:
+                unknown += sum(piece.length for piece in pieces)
+        return known, unknown
 
     @contextmanager
-    def _worker(self) -> Iterator[Callable[[tuple[Task, list[Place]]], None]]:
+    def _worker(self) -> Iterator[Callable[[_Job], None]]:
         watch = self._spent.watch()
         packer = Packer(
             self._store, self._index, self._level, self._pin.pack_id, self.packs.__setitem__, watch
@@ -366,15 +381,14 @@ class _Run:
         buffer = memoryview(mmap.mmap(-1, CHUNK_SIZE))
         read = reused = 0
 
-        def handle(job: tuple[Task, list[Place]]) -> None:
+        def handle(job: _Job) -> None:
             nonlocal read, reused
-            task, places = job
-            for chunk in range(len(task)):
-                pieces = task.pieces(self._scan, chunk)
-                place = self._known(pieces)
+            task, places, known = job
+            for chunk, place in enumerate(known):
                 if place is not None:
                     reused += place.raw
                 else:
+                    pieces = task.pieces(self._scan, chunk)
                     watch.lap(PYTHON)
                     with reader.fill(pieces, buffer) as plain:
                         watch.lap(READ, len(plain), len(pieces))

@@ -35,11 +35,22 @@ def read_past_cache(descriptor: int) -> bool:
     if _cached(descriptor, os.fstat(descriptor).st_size):
         return False
     try:
-        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+        set_direct(descriptor, True)
     except OSError:  # not on this file system
         return False
     return True
+
+
+def set_direct(descriptor: int, on: bool) -> None:
+    """
+    Let reads and writes of an open file go past the page cache, or through it again.
+
+    Raises:
+        OSError: EINVAL where the file system has no such thing.
+    """
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    flags = flags | os.O_DIRECT if on else flags & ~os.O_DIRECT
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
 
 
 def _cached(descriptor: int, size: int) -> bool:

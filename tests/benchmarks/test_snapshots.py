@@ -13,6 +13,7 @@ from benchmarks.scale import evolving, snapshots
 from benchmarks.scale.evolving import Evolving, configuration
 from cachepod.snapshot.catalog import load_manifest, summaries
 from cachepod.stores.local import LocalStore
+from tests.support.curves import curve_runner
 
 OPTIONS = ("--files", "4", "--rounds", "1", "--needs", "20", "--new", "5")
 
@@ -20,20 +21,7 @@ OPTIONS = ("--files", "4", "--rounds", "1", "--needs", "20", "--new", "5")
 @pytest.fixture
 def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the benchmark with options and reads the result that it wrote."""
-    monkeypatch.setattr(snapshots, "drop_caches", lambda: True)
-
-    def run(*options: str) -> Results:
-        file = tmp_path / "snapshots.json"
-        words = [*OPTIONS, *options, "--scratch", str(tmp_path), "--json", str(file)]
-        monkeypatch.setattr("sys.argv", ["snapshots", *words])
-        try:
-            snapshots.main()
-        finally:
-            left = {path.name for path in tmp_path.iterdir()}
-            assert left <= {file.name, "curves.svg"}  # no tree, no store
-        return Results.read(file)
-
-    return run
+    return curve_runner(snapshots, tmp_path, monkeypatch, *OPTIONS)
 
 
 def test_every_step_at_every_number_is_measured_shown_and_drawn(

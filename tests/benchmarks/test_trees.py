@@ -10,6 +10,7 @@ import pytest
 from benchmarks import measure
 from benchmarks.results import Results
 from benchmarks.scale import making, trees
+from tests.support.curves import curve_runner
 
 FILES = (200, 500)
 
@@ -17,20 +18,7 @@ FILES = (200, 500)
 @pytest.fixture
 def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the benchmark with options and reads the result that it wrote."""
-    monkeypatch.setattr(trees, "drop_caches", lambda: True)
-
-    def run(*options: str) -> Results:
-        file = tmp_path / "trees.json"
-        words = [*options, "--plain", "--scratch", str(tmp_path), "--json", str(file)]
-        monkeypatch.setattr("sys.argv", ["trees", *words])
-        try:
-            trees.main()
-        finally:
-            left = sorted(path.name for path in tmp_path.iterdir())
-            assert set(left) <= {file.name, "curves.svg"}  # no tree, no store
-        return Results.read(file)
-
-    return run
+    return curve_runner(trees, tmp_path, monkeypatch, "--plain")
 
 
 def test_every_step_of_every_point_is_measured_shown_and_drawn(

@@ -16,7 +16,7 @@ import pytest
 from cachepod.environment.private import private_file
 from tests.support.builders import leased, quick_leases, said, somebody_builds
 from tests.support.cli import Result, children, on_terminal, wait_until
-from tests.support.project import Project, make_wheel
+from tests.support.project import Project, make_slow_package, make_wheel
 
 
 @pytest.fixture
@@ -42,19 +42,15 @@ def notes(project: Project) -> list[Path]:
 
 def slow_build(project: Project) -> Path:
     """Let the installation take as long as nobody stops it; the file that says it has begun."""
-    package = project.root / "slow"
-    package.mkdir()
-    (package / "pyproject.toml").write_text(
-        '[build-system]\nrequires = []\nbuild-backend = "slow"\nbackend-path = ["."]\n'
-        '[project]\nname = "slow"\nversion = "1"\n'
-    )
     mark = project.root / "begun"
-    (package / "slow.py").write_text(
-        "import time\n"
-        f"def build_wheel(*words, **more):\n    open({str(mark)!r}, 'w').write('x')\n"
-        "    time.sleep(300)\n"
-        "def prepare_metadata_for_build_wheel(*words, **more):\n"
-        "    return build_wheel()\n"
+    package = make_slow_package(
+        project.root / "slow",
+        "import time",
+        "def build_wheel(*words, **more):",
+        f"    open({str(mark)!r}, 'w').write('x')",
+        "    time.sleep(300)",
+        "def prepare_metadata_for_build_wheel(*words, **more):",
+        "    return build_wheel()",
     )
     project.configure(f'["{package}"]')
     return mark

@@ -19,7 +19,7 @@ from cachepod.snapshot.uses import install_seconds, read_uses
 from cachepod.stores.local import LocalStore
 from tests.support.cli import COMMAND, environment, wait_until
 from tests.support.imports import imported_by
-from tests.support.project import Project, make_wheel
+from tests.support.project import Project, make_slow_package, make_wheel
 
 HOOK = "cachepod restore || cachepod install && cachepod publish"
 
@@ -498,19 +498,15 @@ def test_completion_offers_the_keys_of_the_store(project: Project) -> None:
 
 def test_signals_end_an_install_and_what_it_started(project: Project) -> None:
     # A build that takes its time, in a process that the installer starts.
-    package = project.root / "slow"
-    package.mkdir()
-    (package / "pyproject.toml").write_text(
-        '[build-system]\nrequires = []\nbuild-backend = "slow"\nbackend-path = ["."]\n'
-        '[project]\nname = "slow"\nversion = "1"\n'
-    )
     mark = project.root / "pid"
-    (package / "slow.py").write_text(
-        "import os, time\n"
-        f"def build_wheel(*words, **more):\n    open({str(mark)!r}, 'w').write(str(os.getpid()))\n"
-        "    time.sleep(300)\n"
-        f"def prepare_metadata_for_build_wheel(*words, **more):\n"
-        "    return build_wheel()\n"
+    package = make_slow_package(
+        project.root / "slow",
+        "import os, time",
+        "def build_wheel(*words, **more):",
+        f"    open({str(mark)!r}, 'w').write(str(os.getpid()))",
+        "    time.sleep(300)",
+        "def prepare_metadata_for_build_wheel(*words, **more):",
+        "    return build_wheel()",
     )
     make_wheel(project.wheels, "gamma", "1.0")
     project.configure(f'["{package}"]')

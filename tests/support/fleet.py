@@ -15,7 +15,7 @@ import pytest
 from tests.support import cli
 from tests.support.builders import QUICK
 from tests.support.mounts import need_root
-from tests.support.project import make_wheel
+from tests.support.project import make_slow_package, make_wheel
 
 # Kills what is in it when it is killed itself, as the end of a container does.
 _UNSHARE = ("unshare", "--mount", "--mount-proc", "--pid", "--fork", "--kill-child")
@@ -63,22 +63,18 @@ class Fleet:
 
     def let_the_first_build_hang(self) -> Path:
         """The first container that installs hangs in it; the file that then is there."""
-        package, mark = self.root / "slow", self.root / "begun"
+        mark = self.root / "begun"
         wheel = make_wheel(self.root / "built", "slow", "1")
-        package.mkdir()
-        (package / "pyproject.toml").write_text(
-            '[build-system]\nrequires = []\nbuild-backend = "slow"\nbackend-path = ["."]\n'
-            '[project]\nname = "slow"\nversion = "1"\n'
-        )
-        (package / "slow.py").write_text(
-            "import os, shutil, time\n"
-            "def build_wheel(folder, *words, **more):\n"
-            "    try:\n"
-            f"        os.mkdir({str(mark)!r})\n"
-            "        time.sleep(300)\n"
-            "    except FileExistsError:\n"
-            "        pass\n"
-            f"    return os.path.basename(shutil.copy({str(wheel)!r}, folder))\n"
+        package = make_slow_package(
+            self.root / "slow",
+            "import os, shutil, time",
+            "def build_wheel(folder, *words, **more):",
+            "    try:",
+            f"        os.mkdir({str(mark)!r})",
+            "        time.sleep(300)",
+            "    except FileExistsError:",
+            "        pass",
+            f"    return os.path.basename(shutil.copy({str(wheel)!r}, folder))",
         )
         self.packages.append(str(package))
         return mark

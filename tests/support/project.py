@@ -39,6 +39,17 @@ def make_wheel(
     return wheel
 
 
+def make_slow_package(folder: Path, *lines: str) -> Path:
+    """A package from source in the new *folder*, whose build backend are these *lines*."""
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "slow"\nbackend-path = ["."]\n'
+        '[project]\nname = "slow"\nversion = "1"\n'
+    )
+    (folder / "slow.py").write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
 def _digest(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
