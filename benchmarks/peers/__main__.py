@@ -96,7 +96,7 @@ class Run:
         )
         self._introduce(place, found)
         if options.side != "restore":
-            found.publishes(options.publish_rounds, keep=True)
+            found.publishes(options.publish_rounds, keep=True, enough=options.enough)
         if options.side != "publish":
             found.restores(options.rounds, options.module, options.enough)
         if options.side != "restore":
@@ -163,7 +163,12 @@ def _options() -> argparse.Namespace:
     add("--side", choices=["restore", "publish", "both"], default="restore")
     add("--rounds", type=int, default=3, help="counted restores of each (default: 3)")
     add("--far", action="append", help="only these peers there, as --only names them")
-    add("--enough", type=float, default=inf, help="seconds of restores after which a peer rests")
+    add(
+        "--enough",
+        type=float,
+        default=inf,
+        help="seconds of restores, or publishes, after which a peer rests",
+    )
     add("--publish-rounds", type=int, default=1, help="counted publishes of each (default: 1)")
     add("--import", dest="module", default="", help="module to import afterwards")
     add("--only", action="append", help="peers whose name holds this text; repeatable")

@@ -93,23 +93,39 @@ class Source:
 
     # Publish
 
-    def publishes(self, rounds: int, *, keep: bool) -> None:
+    def publishes(self, rounds: int, *, keep: bool, enough: float = inf) -> None:
         """
         Every peer stores the tree, once a round.
 
         Args:
             keep: The last one is needed for restores or a second publish.
+
+            enough: A peer whose rounds have taken so many seconds takes part in no more.
         """
         rows = self._rows()
         self.found.publish = list(rows.values())
         for number in range(rounds):
-            last = number == rounds - 1
             for peer in measure.rotated(self.present, number):
-                if not rows[peer.name].blank:
-                    self._publish(peer, rows[peer.name], f"{number + 1}/{rounds}", keep and last)
+                row = rows[peer.name]
+                if row.blank or self._rests(row, number, rounds, enough):
+                    continue
+
+                def kept(row: Row = row, last: bool = number == rounds - 1) -> bool:
+                    return keep and (last or sum(row.totals) >= enough)
+
+                self._publish(peer, row, f"{number + 1}/{rounds}", kept)
             self.save()
 
-    def _publish(self, peer: Peer, row: Row, said: str, keep: bool) -> None:
+    def _rests(self, row: Row, number: int, rounds: int, enough: float) -> bool:
+        """Whether the peer has taken so long that it is left out of round *number* of *rounds*."""
+        if sum(row.totals) < enough:
+            return False
+        if len(row.seconds) == number:  # the first that it misses
+            rested = f"{row.name}: {number} of {rounds} rounds, since it is slow."
+            row.note = f"{row.note} {rested}".strip()
+        return True
+
+    def _publish(self, peer: Peer, row: Row, said: str, keep: Callable[[], bool]) -> None:
         with self.ground.fresh() as place:
             where = self._new(peer, place)
             command = peer.publish(self.tree, where)
@@ -123,7 +139,7 @@ class Source:
                 row.add(cost)
                 row.stored.append(self.place.stored(where))
             slot = peer.shares or peer.name
-            if cost is not None and keep and not self.on_ground and slot not in self._kept:
+            if cost is not None and keep() and not self.on_ground and slot not in self._kept:
                 self._kept[slot] = where
             else:
                 self._delete(where)
@@ -167,13 +183,8 @@ class Source:
         for number in range(rounds):
             for peer in measure.rotated(self.present, number):
                 row = rows[peer.name]
-                if row.blank:
-                    continue
-                if sum(row.totals) < enough:
+                if not row.blank and not self._rests(row, number, rounds, enough):
                     self._restore(peer, row, f"{number + 1}/{rounds}", module)
-                elif len(row.seconds) == number:
-                    rested = f"{peer.name}: {number} of {rounds} rounds, since it is slow."
-                    row.note = f"{row.note} {rested}".strip()
             self.save()
 
     def _prepare(self, peer: Peer, row: Row) -> None:

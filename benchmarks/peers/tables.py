@@ -137,7 +137,7 @@ def _ahead(rows: Sequence[Row], first: Row | None, samples: Mapping[str, Any]) -
         for row in ahead
     ]
     reasons = (samples["peers"].get(row.name, {}).get("why_ahead", "") for row in ahead)
-    return [f"Ahead of cachepod here: {'; '.join(names)}.", *filter(None, reasons)]
+    return [f"Ahead of cachepod here: {'; '.join(names)}.", *dict.fromkeys(filter(None, reasons))]
 
 
 def _sentence(text: str) -> str:

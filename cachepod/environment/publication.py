@@ -328,6 +328,7 @@ class _Publishing:
                 level=self._settings.level,
                 threads=self._settings.threads,
                 force=standing.replace,
+                direct=self._settings.direct,
                 sign=self._keys().sign if self._settings.signed else None,
                 progress=self._told,
             )

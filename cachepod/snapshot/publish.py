@@ -100,6 +100,7 @@ def publish(
     level: int = 3,
     threads: int = 0,
     force: bool = False,
+    direct: bool = True,
     sign: Signer | None = None,
     progress: Progress | None = None,
 ) -> PublishReport:
@@ -112,6 +113,8 @@ def publish(
         threads: Zero for one a core and one more, for some wait until a pack is durable.
 
         force: Store it even if there is a snapshot of this key, and put it in that one's place.
+
+        direct: Read big files past the page cache where they are not in it.
 
         sign: Signs the manifest.
 
@@ -140,6 +143,7 @@ def publish(
             level,
             threads,
             force,
+            direct,
             sign,
             progress or NoProgress(),
         )
@@ -154,6 +158,7 @@ def _publish(
     level: int,
     threads: int,
     force: bool,
+    direct: bool,
     sign: Signer | None,
     progress: Progress,
 ) -> PublishReport:
@@ -176,7 +181,7 @@ def _publish(
     watch.lap(COMPARE)
     took = _install_seconds(trees, held)
     priors = [Prior(found, each, row) for row, each in enumerate(held) if each is not None]
-    run = _Run(store, pin, found, index, priors, level, progress, spent)
+    run = _Run(store, pin, found, index, priors, level, direct, progress, spent)
     tasks = _plan(found, grouping)
     phases.begin(
         "store", files=sum(task.files for task in tasks), size=sum(task.size for task in tasks)
@@ -305,6 +310,7 @@ class _Run:
         index: ChunkIndex,
         priors: Sequence[Prior],
         level: int,
+        direct: bool,
         progress: Progress,
         spent: Spent,
     ) -> None:
@@ -314,6 +320,7 @@ class _Run:
         self._index = index
         self._priors = priors
         self._level = level
+        self._direct = direct
         self._progress = progress
         self._spent = spent
         self.places: list[list[Place]] = []
@@ -376,7 +383,7 @@ class _Run:
         packer = Packer(
             self._store, self._index, self._level, self._pin.pack_id, self.packs.__setitem__, watch
         )
-        reader = Reader(self._scan)
+        reader = Reader(self._scan, direct=self._direct)
         # Not closed by hand: the traceback of an error may still hold a slice of it.
         buffer = memoryview(mmap.mmap(-1, CHUNK_SIZE))
         read = reused = 0

@@ -260,6 +260,19 @@ def test_a_peer_that_has_taken_long_enough_rests_and_its_note_says_so(
     assert len(in_place.seconds) == 3
 
 
+def test_what_a_peer_stored_before_it_rests_is_what_is_restored(
+    tree: Path, settings: Settings, tmp_path: Path
+) -> None:
+    with places.local(tmp_path) as place, source(place, [Copy], settings, tree) as run:
+        run.publishes(3, keep=True, enough=1e-9)
+        (stored,) = Path(place.folder).iterdir()  # type: ignore[attr-defined]
+        run.restores(1, "")
+        assert list(Path(place.folder).iterdir()) == [stored]  # type: ignore[attr-defined]
+    assert len(run.found.publish[0].seconds) == 1
+    assert run.found.publish[0].note == "cp -a: 1 of 3 rounds, since it is slow."
+    assert run.found.restore[0].blank == ""
+
+
 def test_what_a_peer_does_not_bring_back_is_counted(
     tree: Path, settings: Settings, tmp_path: Path
 ) -> None:
@@ -435,6 +448,16 @@ def test_rows_are_ranked_by_restore_and_import_and_who_is_ahead_is_told() -> Non
     ahead = "Ahead of cachepod here: cp -a (within the range of cachepod's)."
     assert restore.notes[1:] == [ahead, "It does less."]
     assert peers.rows == [["cp -a", "cp 9.1"]]
+
+
+def test_why_several_peers_are_ahead_is_told_once() -> None:
+    rows = [a_row("cp -a", 2.0), a_row("rsync -a", 2.0), a_row("cachepod", 3.0)]
+    kept = samples(local=Found(kind="a directory", cache="dropped", restore=rows))
+    kept["peers"]["rsync -a"] = kept["peers"]["cp -a"]
+    assert tables(kept)[0].notes[1:] == [
+        "Ahead of cachepod here: cp -a; rsync -a.",
+        "It does less.",
+    ]
 
 
 def test_publishes_say_what_they_stored_and_that_a_sync_is_in_their_time() -> None:
