@@ -23,13 +23,14 @@ from xxhash import xxh3_128_digest
 
 from benchmarks import measure
 from benchmarks.ground import Ground, drop_caches
-from cachepod.model.layout import CHUNK_SIZE, MIB
+from cachepod.model.layout import CHUNK_SIZE, MIB, SMALL_FILE
 from cachepod.model.manifest import Manifest
 from cachepod.model.names import pack_name
 from cachepod.model.tables import Encoding
 from cachepod.snapshot.engine import decode_chunk
 from cachepod.snapshot.plan import READ_SIZE
 from cachepod.stores.base import Store
+from cachepod.stores.pastcache import read_past_cache
 from cachepod.stores.url import open_store
 
 _SECONDS = 0.4  # of a measurement that may be repeated
@@ -339,7 +340,8 @@ def reading_tree(tree: Path) -> Speed:
     """
     A part of the files of *tree*, in bytes a second, as a publish with a cold cache meets them.
 
-    Files in a row rather than here and there, for neighbours lie beside one another.
+    Files in a row rather than here and there, for neighbours lie beside one another; big ones past
+    the page cache, where that can be.
     """
     pieces: list[tuple[str, int, int]] = []
     for folder, _, names in sorted(os.walk(tree)):
@@ -360,6 +362,8 @@ def reading_tree(tree: Path) -> Speed:
             done = 0
             for path, offset, size in chosen[number::count]:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                if size >= SMALL_FILE and read_past_cache(descriptor):
+                    size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
                 done += os.preadv(descriptor, [buffer[:size]], offset)
                 os.close(descriptor)
             return done

@@ -26,6 +26,7 @@ def run_workers(
     name: str,
     beside: Iterable[TaskT] = (),
     prefer_beside: int = 0,
+    most_beside: int | None = None,
 ) -> None:
     """
     Run every task on one of *threads* threads, in order of their list.
@@ -43,6 +44,9 @@ def run_workers(
             and each goes on with the other list when its own is done. Tasks that wait for
             different things fill each other's gaps that way.
 
+        most_beside: No more workers than that, 1 or more, take from the second list; the others
+            end with the first.
+
     Raises:
         BaseException: The first error of any worker, after all have stopped; KeyboardInterrupt
             and the like when they meet the waiting thread, also after all have stopped.
@@ -51,7 +55,11 @@ def run_workers(
     stop = threading.Event()
     errors: list[BaseException] = []
 
-    def next_of(lists: tuple[deque[TaskT], deque[TaskT]]) -> Iterator[TaskT]:
+    def next_for(number: int) -> Iterator[TaskT]:
+        lists: tuple[deque[TaskT], ...]
+        lists = (other, queue) if number < prefer_beside else (queue, other)
+        if most_beside is not None and number >= most_beside:
+            lists = (queue,)
         for tasks_left in lists:
             while not stop.is_set():
                 try:
@@ -63,7 +71,7 @@ def run_workers(
     def work(done: threading.Event, number: int) -> None:
         try:
             with worker() as handle:
-                for task in next_of((other, queue) if number < prefer_beside else (queue, other)):
+                for task in next_for(number):
                     handle(task)
                 if stop.is_set():
                     raise Cancelled

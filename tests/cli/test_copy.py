@@ -50,6 +50,39 @@ def test_a_store_is_replicated_and_restored_from(project: Project) -> None:
     assert (project.root / "model" / "readme").read_text() == "text"
 
 
+_SPIED = """
+import sys
+from cachepod.cli.main import main
+from cachepod.stores import url
+opened = url.open_store
+def spy(*words, **options):
+    print("opened direct:", options.get("direct"), file=sys.stderr)
+    return opened(*words, **options)
+url.open_store = spy
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [("copy", "store", "other"), ("verify", "--repair-from", "other")]
+)
+@pytest.mark.parametrize("direct", ["true", "false"])
+def test_every_store_of_a_command_is_opened_as_the_configuration_says(
+    project: Project, words: tuple[str, ...], direct: str
+) -> None:
+    project.run("copy", "store", "other")
+    done = subprocess.run(
+        [sys.executable, "-c", _SPIED, *words],
+        cwd=project.root,
+        env=environment(project.root, {"CACHEPOD_DIRECT": direct}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = [line for line in done.stderr.splitlines() if line.startswith("opened")]
+    assert told == [f"opened direct: {direct == 'true'}"] * 2
+
+
 def test_a_second_copy_says_that_nothing_was_missing(project: Project) -> None:
     project.run("copy", "store", "other")
     again = project.run("copy", "store", "other")

@@ -69,7 +69,8 @@ def command(
     chosen = list(keys) or None
     with call.display() as progress:
         # What is not signed is worth nothing in the other place either, where a key is configured.
-        one, other = believed([open_store(source), open_store(destination)], settings, progress)
+        both = [open_store(url, direct=settings.direct) for url in (source, destination)]
+        one, other = believed(both, settings, progress)
         if background:
             return _fill(one, other, keys, settings.threads, progress)
         if dry_run:

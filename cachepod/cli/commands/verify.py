@@ -100,7 +100,9 @@ def command(
         keyring = keyring_of(settings, progress) if settings.signed else None
 
         # What is brought must be signed, where a key is configured.
-        others = believed([open_store(url) for url in sources], settings, progress)
+        others = believed(
+            [open_store(url, direct=settings.direct) for url in sources], settings, progress
+        )
 
         for store in stores:
             for some in chosen:
