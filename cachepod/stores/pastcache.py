@@ -6,6 +6,8 @@ waits for the one before, and is then copied once more. With O_DIRECT it is aske
 large as the file system takes, straight into the caller's memory. From a MooseFS a millisecond
 away that was twice as fast, at two thirds of the CPU time.
 
+A tree that is published is read so as well, see :class:`.Reader`.
+
 What another process of this machine has read or written a moment ago may be in the page cache
 already, and then nothing is faster than that.
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import random
-from collections.abc import Iterator
 from mmap import PAGESIZE, mmap
 from pathlib import Path
 
@@ -20,23 +19,11 @@ from cachepod.snapshot.publish import publish
 from cachepod.snapshot.reading import Reader, file_tasks
 from cachepod.snapshot.scan import Scan, TreeSource, scan
 from cachepod.stores.local import LocalStore
-from cachepod.stores.pastcache import _cached
+from tests.support.pagecache import forget, in_cache
 from tests.support.snapshots import fingerprint
 
 MIB = 1024 * 1024
 DATA = random.Random(0).randbytes(3 * MIB) * 4
-
-
-def forget(path: Path) -> None:
-    """Let the page cache have nothing of the file, which reaches the disk."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def in_cache(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return _cached(file.fileno(), path.stat().st_size)
 
 
 def scanned(root: Path) -> Scan:
@@ -61,7 +48,7 @@ def contents(found: Scan, reader: Reader) -> bytes:
 
 
 @pytest.fixture
-def big(tmp_path: Path) -> Iterator[Path]:
+def big(tmp_path: Path) -> Path:
     """A file of some chunks whose end is not a page's."""
     (tmp_path / "tree").mkdir()
     file = tmp_path / "tree" / "big"

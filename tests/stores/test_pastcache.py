@@ -15,21 +15,10 @@ from cachepod.stores.local import LocalStore
 from cachepod.stores.mounts import Mount
 from cachepod.stores.pastcache import _cached, read_past_cache
 from tests.support.moosefs import Cluster
+from tests.support.pagecache import forget, in_cache
 
 PACK = "packs/ab/" + "ab" * 16
 DATA = bytes(range(256)) * 4096  # 1 MiB
-
-
-def forget(path: Path) -> None:
-    """Let the page cache have nothing of the file."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def in_cache(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return _cached(file.fileno(), len(DATA))
 
 
 def read(store: LocalStore, offset: int, size: int) -> bytes:
